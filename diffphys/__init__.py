@@ -1,0 +1,20 @@
+"""diffphys: differentiable forward models of SHG and confocal microscopes that calibrate themselves from the measurement.
+
+>>> import diffphys
+>>> geometry = diffphys.confocal.Geometry(shape=(16, 32, 32))
+>>> diffphys.confocal.psf(diffphys.confocal.nominal(), geometry=geometry).shape
+(16, 32, 32)
+"""
+
+from diffphys import confocal as confocal
+from diffphys.noise import Detector as Detector
+from diffphys.noise import log_likelihood as log_likelihood
+from diffphys.simulate import simulate as simulate
+from diffphys.types import Calibration as Calibration
+from diffphys.types import Reconstruction as Reconstruction
+from diffphys.types import Status as Status
+from diffphys.types import register as _register
+
+__version__ = "0.1.0"
+
+_register(confocal)

@@ -1,0 +1,61 @@
+"""Confocal forward model C(PSF_3D) -> D: specimen -> noiseless signal."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffphys.confocal.optics import psf
+from diffphys.confocal.spec import Geometry, Spec
+from diffphys.primitives.convolve import filter_field, otf, padded_shape
+from diffphys.primitives.modulate import modulate
+from diffphys.types import Stack, Transfer, expect_axes
+
+
+def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
+    """PSFs at the depth anchors, their hat weights along z, and the attenuation.
+
+    y_j = exp(-mu z_j) sum_m h_{d_m} * (w_m x) with linear hat weights w_m. The anchors span the recorded planes; planes of a
+    larger specimen take the nearest anchor.
+    """
+    nz, dz = geometry.shape[0], geometry.voxel_um[0]
+    z = dz * np.arange(nz)
+    decay = jnp.exp(-geometry.attenuation_per_um * jnp.asarray(z, jnp.float32))[None, :, None, None]
+    count = geometry.depth_anchors
+    if count == 1:
+        return Transfer(psf(spec, geometry=geometry)[None, None], jnp.ones((1, 1, 1, 1), jnp.float32), decay)
+    anchors = np.linspace(0.0, z[-1], count)
+    depths = jnp.asarray(geometry.depth_um + anchors, jnp.asarray(spec.z_step).dtype)
+    psfs = jax.vmap(lambda d: psf(spec, geometry=geometry, depth_um=d))(depths)
+    hats = np.maximum(0.0, 1.0 - np.abs(z[None] - anchors[:, None]) / (anchors[1] - anchors[0]))
+    return Transfer(psfs[None], jnp.asarray(hats, jnp.float32)[:, :, None, None], decay)
+
+
+def forward(spec: Spec, x: Stack, *, geometry: Geometry) -> Stack:
+    """C(PSF_3D) -> D, noiseless signal of the recorded field.
+
+    Args:
+        spec: mismatch parameters.
+        x: specimen (z, y, x), at least the field; light from outside the field enters when it is larger.
+        geometry: nominal instrument.
+
+    Returns:
+        (z, y, x) of `geometry.shape`, in the units of `x` (unit-sum PSF).
+    """
+    expect_axes("x", x, Stack)
+    parts = transfer(spec, geometry=geometry)
+    padded = padded_shape(geometry.shape, x.shape, parts.psfs.shape[-3:])
+    margin = (x.shape[0] - geometry.shape[0]) // 2
+    weights = _extend(parts.weights, margin, x.shape[0])
+    blurred = filter_field(
+        otf(parts.psfs[0], padded), modulate(weights, x), padded=padded, field=geometry.shape
+    ).sum(0)
+    return modulate(parts.modulation[0], blurred)
+
+
+def _extend(weights: jax.Array, margin: int, size: int) -> jax.Array:
+    """Hat weights (anchor, z, 1, 1) continued to a larger specimen by their edge values; all-ones are left alone."""
+    if weights.shape[1] == 1:
+        return weights
+    return jnp.pad(weights, ((0, 0), (margin, size - margin - weights.shape[1]), (0, 0), (0, 0)), mode="edge")

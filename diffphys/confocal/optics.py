@@ -1,0 +1,194 @@
+"""Confocal optics: Spec -> intensity PSF, axes (z, y, x), unit sum.
+
+h(r, u) = |E_ex|^2 * (|E_em|^2 averaged over the pinhole), both vectorial Richards-Wolf fields through a stratified
+specimen. Piston and defocus are projected out of the aberration, so the specimen is in focus-referenced coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffphys.confocal.spec import FIELDS, REFERENCE_UM, Geometry, Spec, default_ranges
+from diffphys.optics import debye, pinhole, radial, stratified, zernike
+from diffphys.optics.quadrature import gauss_legendre, nodes_needed
+from diffphys.types import Array, Stack
+
+GRID_STEP = 0.04  # radial step of the pinhole average in units of emission wavelength / NA (15 nm at NA 1.4)
+
+
+class Tables(NamedTuple):
+    """Constants of one geometry in float64: aperture nodes, Bessel matrices, pinhole, focus-referenced Z11."""
+
+    theta: np.ndarray
+    weight: np.ndarray
+    projector: np.ndarray
+    spherical: np.ndarray
+    excitation: np.ndarray | None
+    emission: np.ndarray
+    pinhole: np.ndarray | None
+    grid: radial.RadialGrid
+
+
+def path_range_um(geometry: Geometry) -> float:
+    """B of the quadrature rule: NA r_max + |u|_max n_i (1 - cos alpha) + peak-to-valley of the worst aberration."""
+    ranges = default_ranges(geometry)
+    (nz, ny, nx), (dz, dy, dx) = geometry.shape, geometry.voxel_um
+    alpha = math.asin(geometry.na / geometry.immersion_index)
+    theta = np.linspace(0, alpha, 65)[1:]
+    projector = stratified.focus_projector(theta, np.ones_like(theta))
+    index = max(ranges["refractive_index"], key=lambda n: abs(n - geometry.immersion_index))
+    path = stratified.index_path_um(
+        index, geometry.immersion_index, geometry.depth_um, np.sin(theta), np.cos(theta)
+    )
+    z11 = zernike.primary_spherical(np.sin(theta) * geometry.immersion_index / geometry.na)
+    worst = np.ptp(projector @ np.asarray(path)) + max(
+        map(abs, ranges["spherical_aberr"])
+    ) * REFERENCE_UM * np.ptp(z11)
+    reach = (nz // 2) * (dz + 1e-3 * ranges["z_step"][1])
+    return float(
+        geometry.na * math.hypot(ny // 2 * dy, nx // 2 * dx)
+        + reach * geometry.immersion_index * (1 - math.cos(alpha))
+        + worst
+    )
+
+
+@lru_cache(maxsize=16)
+def tables(geometry: Geometry) -> Tables:
+    """Constants for `geometry`; seconds for a 256 x 256 field, cached."""
+    grid = radial.radial_grid(geometry.shape[1:], geometry.voxel_um[1:])
+    shortest = min(w for w in (geometry.excitation_nm, geometry.emission_nm) if w is not None) * 1e-3
+    nodes = nodes_needed(path_range_um(geometry), shortest)
+    theta, weight = gauss_legendre(nodes, 0.0, math.asin(geometry.na / geometry.immersion_index))
+    projector = stratified.focus_projector(theta, weight)
+    z11 = projector @ zernike.primary_spherical(np.sin(theta) * geometry.immersion_index / geometry.na)
+    z11 /= stratified.pupil_rms(z11, theta, weight)
+    emission_um = 1e-3 * geometry.emission_nm
+
+    def matrices(radii: np.ndarray, wavelength_um: float) -> np.ndarray:
+        return debye.bessel_matrices(radii, np.sin(theta), geometry.immersion_index, wavelength_um)
+
+    if geometry.excitation_nm is None:
+        return Tables(theta, weight, projector, z11, None, matrices(grid.radii_um, emission_um), None, grid)
+    step = GRID_STEP * emission_um / geometry.na
+    radius = geometry.pinhole_au * pinhole.airy_radius_um(emission_um, geometry.na)
+    average = pinhole.pinhole_average(grid.radii_um, step, radius)
+    return Tables(
+        theta,
+        weight,
+        projector,
+        z11,
+        matrices(grid.radii_um, 1e-3 * geometry.excitation_nm),
+        matrices(step * np.arange(average.shape[1]), emission_um),
+        average,
+        grid,
+    )
+
+
+def aberration_um(spec: Spec, geometry: Geometry, depth_um: Array | float | None = None) -> Array:
+    """Focus-referenced aberration W over the aperture nodes, micrometres of path."""
+    t, dtype = tables(geometry), jnp.asarray(spec.z_step).dtype
+    depth = jnp.asarray(geometry.depth_um if depth_um is None else depth_um, dtype)
+    sin, cos = jnp.asarray(np.sin(t.theta), dtype), jnp.asarray(np.cos(t.theta), dtype)
+    index = stratified.index_path_um(spec.refractive_index, geometry.immersion_index, depth, sin, cos)
+    spherical = REFERENCE_UM * spec.spherical_aberr * jnp.asarray(t.spherical, dtype)
+    return jnp.asarray(t.projector, dtype) @ index + spherical
+
+
+def radial_psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None) -> Array:
+    """PSF at the grid's unique radii, (radius, z), unit sum over the whole grid; z centred on nz//2."""
+    t, dtype = tables(geometry), jnp.asarray(spec.z_step).dtype
+    n_i = geometry.immersion_index
+    sin, cos = jnp.asarray(np.sin(t.theta), dtype), jnp.asarray(np.cos(t.theta), dtype)
+    planes = jnp.asarray(np.arange(geometry.shape[0]) - geometry.shape[0] // 2, dtype)
+    u = planes * (geometry.voxel_um[0] + 1e-3 * spec.z_step)  # nm -> um
+    path = aberration_um(spec, geometry, depth_um)[:, None] - n_i * (cos - 1)[:, None] * u
+    aperture = jnp.asarray(t.weight * np.sqrt(np.cos(t.theta)) * np.sin(t.theta), dtype)
+    amplitudes = tuple(
+        aperture * a for a in stratified.fresnel_amplitudes(spec.refractive_index, n_i, sin, cos)
+    )
+
+    def spot(bessel: np.ndarray, wavelength_nm: float) -> Array:
+        return debye.intensity(jnp.asarray(bessel, dtype), amplitudes, 2e3 * math.pi / wavelength_nm * path)
+
+    h = spot(t.emission, geometry.emission_nm)
+    if t.excitation is not None and t.pinhole is not None and geometry.excitation_nm is not None:
+        h = (jnp.asarray(t.pinhole, dtype) @ h) * spot(t.excitation, geometry.excitation_nm)
+    return h / jnp.sum(jnp.asarray(t.grid.multiplicity, dtype) @ h)
+
+
+def psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None) -> Stack:
+    """Intensity PSF (z, y, x), centred on index n//2, unit sum.
+
+    Args:
+        spec: mismatch parameters.
+        geometry: nominal instrument; the PSF has its shape and voxel size.
+        depth_um: depth of the plane imaged; the geometry's if None.
+
+    Source: Richards & Wolf 1959; Torok & Varga 1997; Gibson & Lanni 1992 (path difference).
+    """
+    grid = tables(geometry).grid
+    quadrant = radial_psf(spec, geometry=geometry, depth_um=depth_um).T[:, grid.index]
+    return radial.unfold(quadrant, geometry.shape[1:])
+
+
+def otf_quadrant(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
+    """Real and imaginary OTF of the one frame, (1, |nu_z|, |nu_y|, |nu_x|) each; |H| is even along every axis."""
+    grid = tables(geometry).grid
+    quadrant = radial_psf(spec, geometry=geometry).T[:, grid.index]
+    lateral = radial.quadrant_dft(quadrant, geometry.shape[1:])
+    real, imag = radial.axial_dft(lateral, geometry.shape[0])
+    return real[None], imag[None]
+
+
+def index_aberration(spec: Spec, *, geometry: Geometry) -> Array:
+    """a_11: content of Z11 in the index mismatch's aberration, waves rms at 520 nm."""
+    t, dtype = tables(geometry), jnp.asarray(spec.z_step).dtype
+    area = t.weight * np.sin(t.theta) * np.cos(t.theta)
+    project = jnp.asarray(area * t.spherical / area.sum(), dtype)
+    only_index = Spec(spec.z_step, jnp.zeros_like(spec.spherical_aberr), spec.refractive_index)
+    return project @ aberration_um(only_index, geometry) / REFERENCE_UM
+
+
+def derived(spec: Spec, *, geometry: Geometry) -> dict[str, Array]:
+    """`c_tot` = spherical_aberr + a_11(n_s, depth): the total spherical aberration, far better known than its parts."""
+    return {"c_tot": spec.spherical_aberr + index_aberration(spec, geometry=geometry)}
+
+
+def twin(spec: Spec, *, geometry: Geometry, ranges: dict[str, tuple[float, float]]) -> Spec:
+    """The spec with c_tot reversed and the same z-step: |OTF| is the same, so only positivity of x tells them apart.
+
+    c_s is moved first; where its range ends, the index takes the rest as far as its own range allows.
+    """
+    goal = -derived(spec, geometry=geometry)["c_tot"]
+    a11 = index_aberration(spec, geometry=geometry)
+    c_s = jnp.clip(goal - a11, *ranges["spherical_aberr"])
+    low, high = ranges["refractive_index"]
+    n_s = spec.refractive_index
+    for _ in range(4):  # secant on a_11(n_s) = goal - c_s, nearly linear
+        trial = Spec(spec.z_step, c_s, n_s + 1e-3)
+        here = index_aberration(Spec(spec.z_step, c_s, n_s), geometry=geometry)
+        slope = (index_aberration(trial, geometry=geometry) - here) / 1e-3
+        step = jnp.where(
+            jnp.abs(slope) > 1e-3, (goal - c_s - here) / jnp.where(jnp.abs(slope) > 1e-3, slope, 1.0), 0.0
+        )
+        n_s = jnp.clip(n_s + step, low, high)
+    return Spec(spec.z_step, c_s, n_s)
+
+
+def starts(ranges: dict[str, tuple[float, float]], *, geometry: Geometry) -> np.ndarray:
+    """(15, 3) start points over the box: five z-steps x three total aberrations (their sign does not matter)."""
+    del geometry
+    share = {"z_step": (0.06, 0.29, 0.51, 0.74, 0.94), "spherical_aberr": (0.43, 0.63, 0.89)}
+    points = []
+    for s in share["z_step"]:
+        for a in share["spherical_aberr"]:
+            at = {"z_step": s, "spherical_aberr": a, "refractive_index": 0.5}
+            points.append(
+                [ranges[f.name][0] + at[f.name] * (ranges[f.name][1] - ranges[f.name][0]) for f in FIELDS]
+            )
+    return np.array(points)

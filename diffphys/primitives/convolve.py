@@ -1,0 +1,84 @@
+"""Primitive C: shift-invariant convolution by padded FFT, without wrap-around.
+
+The specimen may be larger than the recorded field; the field is its centre. PSFs are centred on index n//2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.fft import next_fast_len
+
+from diffphys.types import Array
+
+
+def smooth_length(n: int) -> int:
+    """Smallest length >= n whose only prime factors are 2, 3 and 5 (what real FFTs like)."""
+    return int(next_fast_len(int(n), real=True))
+
+
+def padded_shape(field: Sequence[int], specimen: Sequence[int], psf: Sequence[int]) -> tuple[int, ...]:
+    """FFT lengths for which the field of a linear convolution is free of wrap-around.
+
+    The field starts `margin` = (specimen - field) // 2 inside the specimen. A PSF of length p reaches p//2 pixels.
+    """
+    lengths = []
+    for n, s, p in zip(field, specimen, psf, strict=True):
+        if s < n:
+            raise ValueError(
+                f"specimen has shape {tuple(specimen)}; expected at least the field {tuple(field)}"
+            )
+        margin = (s - n) // 2
+        reach = max(margin + n - 1, s - 1 - margin)
+        lengths.append(smooth_length(max(s, reach + p // 2 + 1)))
+    return tuple(lengths)
+
+
+def otf(psf: Array, shape: Sequence[int]) -> Array:
+    """Half spectrum of a PSF centred on n//2, embedded in a periodic grid of `shape`; leading axes are a batch."""
+    ndim = len(shape)
+    sizes = psf.shape[-ndim:]
+    pad = [(0, 0)] * (psf.ndim - ndim) + [(0, n - p) for n, p in zip(shape, sizes, strict=True)]
+    wrapped = jnp.roll(jnp.pad(psf, pad), [-(p // 2) for p in sizes], axis=range(-ndim, 0))
+    return jnp.fft.rfftn(wrapped, axes=range(-ndim, 0))
+
+
+def filter_field(spectrum: Array, x: Array, *, padded: Sequence[int], field: Sequence[int]) -> Array:
+    """Multiply by a half spectrum on the padded grid and cut out the field; last axes of `x` are the specimen's."""
+    ndim = len(padded)
+    axes = range(-ndim, 0)
+    blurred = jnp.fft.irfftn(spectrum * jnp.fft.rfftn(x, s=padded, axes=axes), s=padded, axes=axes)
+    margins = [(s - n) // 2 for s, n in zip(x.shape[-ndim:], field, strict=True)]
+    window = tuple(slice(m, m + n) for m, n in zip(margins, field, strict=True))
+    return blurred[(..., *window)]
+
+
+def convolve(psf: Array, x: Array, *, field: Sequence[int] | None = None) -> Array:
+    """Linear convolution of `x` with a PSF, zero outside `x`.
+
+    Args:
+        psf: centred on index n//2, any parity.
+        x: specimen, same number of axes.
+        field: recorded shape, cut from the centre; the shape of `x` if None.
+
+    Returns:
+        Array of shape `field`.
+    """
+    field = tuple(field or x.shape)
+    padded = padded_shape(field, x.shape, psf.shape)
+    return filter_field(otf(psf, padded), x, padded=padded, field=field)
+
+
+def support(psf: np.ndarray, *, energy: float = 0.999) -> tuple[int, ...]:
+    """Half widths (pixels per axis) of the centred box whose every outer slab holds less than 1 - `energy` of the sum."""
+    magnitude = np.abs(np.asarray(psf, np.float64))
+    total = magnitude.sum()
+    halves = []
+    for axis, n in enumerate(magnitude.shape):
+        profile = magnitude.sum(axis=tuple(a for a in range(magnitude.ndim) if a != axis))
+        distance = np.abs(np.arange(n) - n // 2)
+        inside = np.array([profile[distance <= h].sum() for h in range(n // 2 + 1)])
+        halves.append(int(np.argmax(inside >= energy * total)))
+    return tuple(halves)
