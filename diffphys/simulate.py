@@ -8,9 +8,7 @@ from diffphys.noise import Detector, sample
 from diffphys.types import Array, Modality, resolve
 
 
-def simulate(
-    key: Array, modality: Modality | str, spec: Any, x: Array, *, geometry: Any, detector: Detector
-) -> Array:
+def simulate(key: Array, modality: Modality | str, spec: Any, x: Array, *, geometry: Any, detector: Detector) -> Array:
     """Noisy counts of the recorded field.
 
     Args:

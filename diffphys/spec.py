@@ -42,9 +42,7 @@ def expect_names(what: str, given: Sequence[str], known: Sequence[str], *, all_n
     """Raise a one-line error for a name that is unknown, or (if all are needed) missing."""
     for name in given:
         if name not in known:
-            raise ValueError(
-                f"{what} has unknown name {name!r}; allowed: {list(known)}{did_you_mean(name, known)}"
-            )
+            raise ValueError(f"{what} has unknown name {name!r}; allowed: {list(known)}{did_you_mean(name, known)}")
     missing = [name for name in known if name not in given]
     if all_needed and missing:
         raise ValueError(f"{what} lacks {missing}; expected exactly {list(known)}")

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.typing
 import numpy as np
 
 Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
 Image = Annotated[Array, "y x"]
 Frames = Annotated[Array, "frame y x"]
 Stack = Annotated[Array, "z y x"]

@@ -48,9 +48,7 @@ def forward(spec: Spec, x: Stack, *, geometry: Geometry) -> Stack:
     padded = padded_shape(geometry.shape, x.shape, parts.psfs.shape[-3:])
     margin = (x.shape[0] - geometry.shape[0]) // 2
     weights = _extend(parts.weights, margin, x.shape[0])
-    blurred = filter_field(
-        otf(parts.psfs[0], padded), modulate(weights, x), padded=padded, field=geometry.shape
-    ).sum(0)
+    blurred = filter_field(otf(parts.psfs[0], padded), modulate(weights, x), padded=padded, field=geometry.shape).sum(0)
     return modulate(parts.modulation[0], blurred)
 
 

@@ -42,13 +42,9 @@ def path_range_um(geometry: Geometry) -> float:
     theta = np.linspace(0, alpha, 65)[1:]
     projector = stratified.focus_projector(theta, np.ones_like(theta))
     index = max(ranges["refractive_index"], key=lambda n: abs(n - geometry.immersion_index))
-    path = stratified.index_path_um(
-        index, geometry.immersion_index, geometry.depth_um, np.sin(theta), np.cos(theta)
-    )
+    path = stratified.index_path_um(index, geometry.immersion_index, geometry.depth_um, np.sin(theta), np.cos(theta))
     z11 = zernike.primary_spherical(np.sin(theta) * geometry.immersion_index / geometry.na)
-    worst = np.ptp(projector @ np.asarray(path)) + max(
-        map(abs, ranges["spherical_aberr"])
-    ) * REFERENCE_UM * np.ptp(z11)
+    worst = np.ptp(projector @ np.asarray(path)) + max(map(abs, ranges["spherical_aberr"])) * REFERENCE_UM * np.ptp(z11)
     reach = (nz // 2) * (dz + 1e-3 * ranges["z_step"][1])
     return float(
         geometry.na * math.hypot(ny // 2 * dy, nx // 2 * dx)
@@ -108,9 +104,7 @@ def radial_psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None
     u = planes * (geometry.voxel_um[0] + 1e-3 * spec.z_step)  # nm -> um
     path = aberration_um(spec, geometry, depth_um)[:, None] - n_i * (cos - 1)[:, None] * u
     aperture = jnp.asarray(t.weight * np.sqrt(np.cos(t.theta)) * np.sin(t.theta), dtype)
-    amplitudes = tuple(
-        aperture * a for a in stratified.fresnel_amplitudes(spec.refractive_index, n_i, sin, cos)
-    )
+    amplitudes = tuple(aperture * a for a in stratified.fresnel_amplitudes(spec.refractive_index, n_i, sin, cos))
 
     def spot(bessel: np.ndarray, wavelength_nm: float) -> Array:
         return debye.intensity(jnp.asarray(bessel, dtype), amplitudes, 2e3 * math.pi / wavelength_nm * path)
@@ -173,9 +167,7 @@ def twin(spec: Spec, *, geometry: Geometry, ranges: dict[str, tuple[float, float
         trial = Spec(spec.z_step, c_s, n_s + 1e-3)
         here = index_aberration(Spec(spec.z_step, c_s, n_s), geometry=geometry)
         slope = (index_aberration(trial, geometry=geometry) - here) / 1e-3
-        step = jnp.where(
-            jnp.abs(slope) > 1e-3, (goal - c_s - here) / jnp.where(jnp.abs(slope) > 1e-3, slope, 1.0), 0.0
-        )
+        step = jnp.where(jnp.abs(slope) > 1e-3, (goal - c_s - here) / jnp.where(jnp.abs(slope) > 1e-3, slope, 1.0), 0.0)
         n_s = jnp.clip(n_s + step, low, high)
     return Spec(spec.z_step, c_s, n_s)
 
@@ -188,7 +180,5 @@ def starts(ranges: dict[str, tuple[float, float]], *, geometry: Geometry) -> np.
     for s in share["z_step"]:
         for a in share["spherical_aberr"]:
             at = {"z_step": s, "spherical_aberr": a, "refractive_index": 0.5}
-            points.append(
-                [ranges[f.name][0] + at[f.name] * (ranges[f.name][1] - ranges[f.name][0]) for f in FIELDS]
-            )
+            points.append([ranges[f.name][0] + at[f.name] * (ranges[f.name][1] - ranges[f.name][0]) for f in FIELDS])
     return np.array(points)

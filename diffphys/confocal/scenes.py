@@ -8,9 +8,7 @@ from scipy.ndimage import gaussian_filter
 FAMILIES = ("beads", "filaments", "cells")
 
 
-def scene(
-    family: str, *, shape: tuple[int, int, int], voxel_um: tuple[float, float, float], seed: int
-) -> np.ndarray:
+def scene(family: str, *, shape: tuple[int, int, int], voxel_um: tuple[float, float, float], seed: int) -> np.ndarray:
     """One specimen of a family, float64 (z, y, x), maximum 1.
 
     Densities are per volume, so a specimen larger than the field looks the same in it. A dim textured background (5-15 %

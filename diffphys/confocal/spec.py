@@ -118,22 +118,16 @@ def check_ranges(ranges: dict[str, tuple[float, float]], geometry: Geometry) -> 
             "raise the range of refractive_index or lower na"
         )
     if ranges["z_step"][0] <= -1e3 * geometry.voxel_um[0]:
-        raise ValueError(
-            f"z_step may fall to {ranges['z_step'][0]:g} nm; expected above minus the voxel's z size"
-        )
+        raise ValueError(f"z_step may fall to {ranges['z_step'][0]:g} nm; expected above minus the voxel's z size")
 
 
 def sampling_warnings(geometry: Geometry) -> tuple[str, ...]:
     """One line per axis that is coarser than Nyquist, with the formula."""
     if geometry.excitation_nm is None:
-        axial, lateral = widefield_nyquist_um(
-            1e-3 * geometry.emission_nm, geometry.na, geometry.immersion_index
-        )
+        axial, lateral = widefield_nyquist_um(1e-3 * geometry.emission_nm, geometry.na, geometry.immersion_index)
         forms = ("λ/(2n(1-cos α))", "λ/(4NA)")
     else:
-        axial, lateral = confocal_nyquist_um(
-            1e-3 * geometry.excitation_nm, geometry.na, geometry.immersion_index
-        )
+        axial, lateral = confocal_nyquist_um(1e-3 * geometry.excitation_nm, geometry.na, geometry.immersion_index)
         lateral *= 2  # a pinhole of 1 Airy unit leaves the wide-field band
         forms = ("λ/(4n(1-cos α))", "λ/(4NA)")
     lines = []

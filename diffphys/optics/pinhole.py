@@ -25,9 +25,7 @@ def pinhole_average(
         angle = (np.arange(spokes) + 0.5) * np.pi / spokes
         r = radii_um[:, None, None]
         sampled = np.sqrt(r**2 + ring[:, None] ** 2 - 2 * r * ring[:, None] * np.cos(angle))
-        weight = np.broadcast_to(
-            (2 * ring * ring_weight / pinhole_radius_um**2 / spokes)[:, None], sampled.shape[1:]
-        )
+        weight = np.broadcast_to((2 * ring * ring_weight / pinhole_radius_um**2 / spokes)[:, None], sampled.shape[1:])
     else:
         sampled, weight = radii_um[:, None, None], np.ones((1, 1))
     position = sampled / grid_step_um

@@ -9,15 +9,15 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.types import Array
+from diffphys.types import Array, ArrayLike
 
 
-def specimen_cosine(n_s: Array, n_i: float, sin_theta: Array) -> Array:
+def specimen_cosine(n_s: ArrayLike, n_i: float, sin_theta: ArrayLike) -> Array:
     """n_s cos(theta_s) from n_s sin(theta_s) = n_i sin(theta)."""
     return jnp.sqrt(n_s**2 - (n_i * sin_theta) ** 2)
 
 
-def index_path_um(n_s: Array, n_i: float, depth_um: Array, sin_theta: Array, cos_theta: Array) -> Array:
+def index_path_um(n_s: ArrayLike, n_i: float, depth_um: ArrayLike, sin_theta: ArrayLike, cos_theta: ArrayLike) -> Array:
     """Path difference d (n_s cos theta_s - n_i cos theta) in micrometres, per ray.
 
     Written as d (n_s^2 - n_i^2) / (n_s cos theta_s + n_i cos theta): the same without cancellation, safe in float32.
@@ -26,7 +26,7 @@ def index_path_um(n_s: Array, n_i: float, depth_um: Array, sin_theta: Array, cos
 
 
 def fresnel_amplitudes(
-    n_s: Array, n_i: float, sin_theta: Array, cos_theta: Array
+    n_s: ArrayLike, n_i: float, sin_theta: ArrayLike, cos_theta: Array
 ) -> tuple[Array, Array, Array]:
     """Pupil weights (A_0, A_1, A_2) of the three diffraction integrals: tau_s + tau_p cos, tau_p sin, tau_s - tau_p cos."""
     n_cos = specimen_cosine(n_s, n_i, sin_theta)
