@@ -47,9 +47,7 @@ def path_range_um(geometry: Geometry) -> float:
     worst = np.ptp(projector @ np.asarray(path)) + max(map(abs, ranges["spherical_aberr"])) * REFERENCE_UM * np.ptp(z11)
     reach = (nz // 2) * (dz + 1e-3 * ranges["z_step"][1])
     return float(
-        geometry.na * math.hypot(ny // 2 * dy, nx // 2 * dx)
-        + reach * geometry.immersion_index * (1 - math.cos(alpha))
-        + worst
+        geometry.na * math.hypot(ny // 2 * dy, nx // 2 * dx) + reach * geometry.immersion_index * (1 - math.cos(alpha)) + worst
     )
 
 
@@ -126,14 +124,14 @@ def psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None
     Source: Richards & Wolf 1959; Torok & Varga 1997; Gibson & Lanni 1992 (path difference).
     """
     grid = tables(geometry).grid
-    quadrant = radial_psf(spec, geometry=geometry, depth_um=depth_um).T[:, grid.index]
+    quadrant = radial_psf(spec, geometry=geometry, depth_um=depth_um).T[:, grid.quadrant]
     return radial.unfold(quadrant, geometry.shape[1:])
 
 
 def otf_quadrant(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
     """Real and imaginary OTF of the one frame, (1, |nu_z|, |nu_y|, |nu_x|) each; |H| is even along every axis."""
     grid = tables(geometry).grid
-    quadrant = radial_psf(spec, geometry=geometry).T[:, grid.index]
+    quadrant = radial_psf(spec, geometry=geometry).T[:, grid.quadrant]
     lateral = radial.quadrant_dft(quadrant, geometry.shape[1:])
     real, imag = radial.axial_dft(lateral, geometry.shape[0])
     return real[None], imag[None]

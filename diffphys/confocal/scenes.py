@@ -63,9 +63,7 @@ def _cells(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray) 
             slice(max(0, int((c - radius - 0.2) / d)), max(0, int((c + radius + 0.2) / d) + 2))
             for c, d in zip(centre, voxel, strict=True)
         )
-        local = np.meshgrid(
-            *[a[w] - c for a, w, c in zip(axes, window, centre, strict=True)], indexing="ij", sparse=True
-        )
+        local = np.meshgrid(*[a[w] - c for a, w, c in zip(axes, window, centre, strict=True)], indexing="ij", sparse=True)
         distance = np.sqrt(sum(g**2 for g in local))
         body = (distance < radius) * rng.uniform(0.3, 0.7)
         shell = (np.abs(distance - radius) < 0.1) * rng.uniform(0.7, 1.0)

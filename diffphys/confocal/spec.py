@@ -73,9 +73,7 @@ class Geometry:
         if len(self.voxel_um) != 3 or not all(math.isfinite(v) and v > 0 for v in self.voxel_um):
             raise ValueError(f"voxel_um is {self.voxel_um}; expected three positive micrometres (z, y, x)")
         if not 0 < self.na < self.immersion_index:
-            raise ValueError(
-                f"na is {self.na:g}; expected more than 0 and less than immersion_index {self.immersion_index:g}"
-            )
+            raise ValueError(f"na is {self.na:g}; expected more than 0 and less than immersion_index {self.immersion_index:g}")
         for name in ("excitation_nm", "emission_nm"):
             value = getattr(self, name)
             if value is not None and not 200 <= value <= 3000:

@@ -20,12 +20,12 @@ class RadialGrid(NamedTuple):
 
     Attributes:
         radii_um: (R,) sorted unique distances from the centre pixel.
-        index: (ny//2+1, nx//2+1) quadrant pixel -> radius number.
+        quadrant: (ny//2+1, nx//2+1) quadrant pixel -> radius number.
         multiplicity: (R,) pixels of the whole grid at that radius.
     """
 
     radii_um: np.ndarray
-    index: np.ndarray
+    quadrant: np.ndarray
     multiplicity: np.ndarray
 
 

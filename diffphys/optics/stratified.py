@@ -22,12 +22,10 @@ def index_path_um(n_s: ArrayLike, n_i: float, depth_um: ArrayLike, sin_theta: Ar
 
     Written as d (n_s^2 - n_i^2) / (n_s cos theta_s + n_i cos theta): the same without cancellation, safe in float32.
     """
-    return depth_um * (n_s**2 - n_i**2) / (specimen_cosine(n_s, n_i, sin_theta) + n_i * cos_theta)
+    return depth_um * (jnp.asarray(n_s) ** 2 - n_i**2) / (specimen_cosine(n_s, n_i, sin_theta) + n_i * cos_theta)
 
 
-def fresnel_amplitudes(
-    n_s: ArrayLike, n_i: float, sin_theta: ArrayLike, cos_theta: Array
-) -> tuple[Array, Array, Array]:
+def fresnel_amplitudes(n_s: ArrayLike, n_i: float, sin_theta: ArrayLike, cos_theta: Array) -> tuple[Array, Array, Array]:
     """Pupil weights (A_0, A_1, A_2) of the three diffraction integrals: tau_s + tau_p cos, tau_p sin, tau_s - tau_p cos."""
     n_cos = specimen_cosine(n_s, n_i, sin_theta)
     sin_s, cos_s = n_i * sin_theta / n_s, n_cos / n_s
