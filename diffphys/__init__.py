@@ -7,6 +7,7 @@
 """
 
 from diffphys import confocal as confocal
+from diffphys import shg as shg
 from diffphys.noise import Detector as Detector
 from diffphys.noise import log_likelihood as log_likelihood
 from diffphys.simulate import simulate as simulate
@@ -18,3 +19,4 @@ from diffphys.types import register as _register
 __version__ = "0.1.0"
 
 _register(confocal)
+_register(shg)

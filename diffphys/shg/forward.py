@@ -1,0 +1,43 @@
+"""SHG forward model M -> R -> D: specimen -> noiseless signal of each frame."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from diffphys.optics import radial
+from diffphys.primitives.convolve import filter_field, otf, padded_shape
+from diffphys.primitives.modulate import modulate
+from diffphys.shg.optics import gauge, tables
+from diffphys.shg.spec import Geometry, Spec, power_trace
+from diffphys.types import Array, Frames, Image, Transfer, expect_axes
+
+
+def excitation(spec: Spec, *, geometry: Geometry) -> Array:
+    """Relative harmonic power (frame, y, 1): square of the excitation power 1 + e_p t_k(row) / 100."""
+    trace = jnp.asarray(power_trace(geometry), jnp.asarray(spec.phase_matching_error).dtype)
+    return ((1 + spec.excitation_power_fluctuation * trace / 100) ** 2)[..., None]
+
+
+def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
+    """PSF of each frame times its efficiency (unit sum for a single frame), no depth weights, power of each row."""
+    h, eta = gauge(spec, geometry=geometry)
+    psfs = radial.unfold((eta[:, None] * h)[:, tables(geometry).grid.quadrant], geometry.shape)
+    return Transfer(psfs[:, None], jnp.ones((1, 1, 1), h.dtype), excitation(spec, geometry=geometry))
+
+
+def forward(spec: Spec, x: Image, *, geometry: Geometry) -> Frames:
+    """M -> R -> D, noiseless signal of the recorded field.
+
+    Args:
+        spec: mismatch parameters.
+        x: specimen <|chi2|^2> (y, x), at least the field; light from outside the field enters when it is larger.
+        geometry: nominal instrument.
+
+    Returns:
+        (frame, y, x), in the units of `x` times the relative efficiency of each frame (1 for a single frame).
+    """
+    expect_axes("x", x, Image)
+    psfs, _, power = transfer(spec, geometry=geometry)  # M: excitation power, squared
+    padded = padded_shape(geometry.shape, x.shape, psfs.shape[-2:])
+    frames = filter_field(otf(psfs[:, 0], padded), x, padded=padded, field=geometry.shape)  # R: one frame per rotation
+    return modulate(power, frames)  # D: rows are exposed one after the other, so the power acts on recorded rows
