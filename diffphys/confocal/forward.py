@@ -20,16 +20,17 @@ def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
     larger specimen take the nearest anchor.
     """
     nz, dz = geometry.shape[0], geometry.voxel_um[0]
+    dtype = jnp.asarray(spec.z_step).dtype
     z = dz * np.arange(nz)
-    decay = jnp.exp(-geometry.attenuation_per_um * jnp.asarray(z, jnp.float32))[None, :, None, None]
+    decay = jnp.exp(-geometry.attenuation_per_um * jnp.asarray(z, dtype))[None, :, None, None]
     count = geometry.depth_anchors
     if count == 1:
-        return Transfer(psf(spec, geometry=geometry)[None, None], jnp.ones((1, 1, 1, 1), jnp.float32), decay)
+        return Transfer(psf(spec, geometry=geometry)[None, None], jnp.ones((1, 1, 1, 1), dtype), decay)
     anchors = np.linspace(0.0, z[-1], count)
-    depths = jnp.asarray(geometry.depth_um + anchors, jnp.asarray(spec.z_step).dtype)
+    depths = jnp.asarray(geometry.depth_um + anchors, dtype)
     psfs = jax.vmap(lambda d: psf(spec, geometry=geometry, depth_um=d))(depths)
     hats = np.maximum(0.0, 1.0 - np.abs(z[None] - anchors[:, None]) / (anchors[1] - anchors[0]))
-    return Transfer(psfs[None], jnp.asarray(hats, jnp.float32)[:, :, None, None], decay)
+    return Transfer(psfs[None], jnp.asarray(hats, dtype)[:, :, None, None], decay)
 
 
 def forward(spec: Spec, x: Stack, *, geometry: Geometry) -> Stack:
