@@ -1,0 +1,116 @@
+"""From the command line's arguments to one checked job: counts, geometry, detector, ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Job(NamedTuple):
+    """A measurement with everything its calibration needs.
+
+    Attributes:
+        modality: the modality itself.
+        y: float32 counts in the modality's axes.
+        geometry, detector, ranges: as `diffphys.calibrate` takes them.
+        voxel_um: (z, y, x) or (y, x).
+        optics: the optics as they are used, for run.json.
+        warnings: one line each.
+    """
+
+    modality: Any
+    y: np.ndarray
+    geometry: Any
+    detector: Any
+    ranges: Mapping[str, tuple[float, float]]
+    voxel_um: tuple[float, ...]
+    optics: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+def load(
+    stack: Path,
+    *,
+    modality: str | None,
+    optics: Path | None,
+    channel: str | None,
+    voxel_um: tuple[float, ...] | None,
+    axes: str | None,
+    sample: str | None,
+) -> Job:
+    """Read and check the measurement and its optics; ValueError or OSError with one line when they cannot be used."""
+    from diffphys.io.hdf5 import is_hdf5
+
+    if modality is not None:
+        from diffphys.types import resolve
+
+        resolve(modality)
+    if is_hdf5(stack):
+        options = {"--optics": optics, "--channel": channel, "--voxel-um": voxel_um, "--axes": axes}
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise ValueError(f"{stack.name} states its own optics and axes; leave out {', '.join(given)}")
+        return _from_hdf5(stack, modality, sample)
+    if sample is not None:
+        raise ValueError(f"--sample is for HDF5 files; {stack.name} is read as TIFF: leave it out")
+    return _from_tiff(stack, modality, optics, channel=channel, voxel_um=voxel_um, axes=axes)
+
+
+def _from_hdf5(stack: Path, modality: str | None, sample: str | None) -> Job:
+    from diffphys.io.counts import check_counts
+    from diffphys.io.hdf5 import read_measurement
+    from diffphys.io.optics_file import pitch_name
+    from diffphys.types import resolve
+
+    names = read_measurement(stack, sample="").names if sample is None else (sample,)
+    if len(names) > 1:
+        raise ValueError(f"{stack.name} has samples {', '.join(names)}; pick one with --sample")
+    held = read_measurement(stack, sample=names[0])
+    if modality is not None and modality != held.modality:
+        raise ValueError(f"{stack.name} is of modality {held.modality}, but --modality is {modality}; leave it out")
+    known, one = resolve(held.modality), held.samples[names[0]]
+    check_counts(one.y, name=f"{stack.name}:/{names[0]}/y", detector=one.detector)
+    used = {"geometry": held.geometry, "detector": one.detector, "ranges": held.ranges, "sample": names[0]}
+    voxel = getattr(held.geometry, pitch_name(known))
+    return Job(known, one.y, held.geometry, one.detector, held.ranges, voxel, {"modality": known.NAME, **used}, ())
+
+
+def _from_tiff(
+    stack: Path, modality: str | None, optics: Path | None, *, channel: str | None, voxel_um: Any, axes: str | None
+) -> Job:
+    from diffphys.io import optics_file
+    from diffphys.io.tiff import is_volume, read_stack
+    from diffphys.types import resolve
+
+    if optics is None:
+        kind = modality or "confocal_3d|shg"
+        raise ValueError(
+            f"{stack.name} needs --optics FILE; `diffphys optics --init {kind} -o optics.yaml` writes one to fill in"
+        )
+    stated = optics_file.read(optics, modality=modality)
+    known = resolve(stated.modality)
+    measured = read_stack(
+        stack,
+        modality=known,
+        channel=channel,
+        voxel_um=voxel_um or stated.voxel_um,
+        axes=axes,
+        detector=stated.detector,
+    )
+    y, shape = measured.data, measured.data.shape
+    geometry = stated.bind(shape if is_volume(known) else shape[1:], measured.voxel_um)
+    frames = getattr(geometry, "frames", None)
+    if frames is not None and frames != shape[0]:
+        raise ValueError(
+            f"{stack.name} has {shape[0]} frames, but {optics.name} states {frames} phase_offsets_rad; expected one per frame"
+        )
+    ranges = optics_file.full_ranges(known, geometry, stated.ranges)
+    used = {**stated.as_dict(), "geometry": geometry, "ranges": ranges, "image": _brief(measured.metadata)}
+    return Job(known, y, geometry, stated.detector, ranges, measured.voxel_um, used, measured.warnings)
+
+
+def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in metadata.items() if k not in ("info", "description")}

@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Stack = Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, ImageJ TIFF or HDF5 file.", show_default=False)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.", show_default=False)]
+ModalityName = Annotated[str | None, typer.Option("--modality", help="confocal_3d or shg.")]
+OpticsPath = Annotated[Path | None, typer.Option("--optics", help="Optics file; `diffphys optics --init` writes one.")]
+Channel = Annotated[str | None, typer.Option("--channel", help="Channel number or name.")]
+VoxelUm = Annotated[str | None, typer.Option("--voxel-um", metavar="Z Y X", help="Voxel size in um; overrides the header.")]
+Axes = Annotated[str | None, typer.Option("--axes", help="Meaning of the file's axes, e.g. zyx, yxf (f: frame).")]
+SampleName = Annotated[str | None, typer.Option("--sample", help="Sample of an HDF5 file, e.g. sample_00.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results in the output folder.")]
+SpecText = Annotated[str | None, typer.Option("--spec", help="calibration.json, or name=value,name=value.")]
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """`0.2,0.1,0.1` -> numbers; ValueError names the option."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}; expected numbers, e.g. {option} 0.2 0.1 0.1") from None

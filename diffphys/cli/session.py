@@ -1,0 +1,101 @@
+"""What every command shares: messages, compilation cache, progress bar, stopping by Ctrl-C, wall times."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the message says what was kept."""
+
+
+def say(kind: str, line: str) -> None:
+    """One line on stderr: `diffphys: error: ...`."""
+    print(f"diffphys: {kind}: {line}", file=sys.stderr, flush=True)
+
+
+def warn(lines: Iterable[str]) -> None:
+    for line in dict.fromkeys(lines):  # once each
+        say("warning", line)
+
+
+def use_cache() -> None:
+    """Keep compiled programs between runs (DIFFPHYS_CACHE=off: do not; a folder: there), and leave GPU memory to others.
+
+    Only the command line does this; the library never changes jax's settings. Must run before jax computes anything.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    chosen = os.environ.get("DIFFPHYS_CACHE", "")
+    if chosen.lower() in ("off", "0", "no") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(chosen or _cache_home() / "diffphys" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _cache_home() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+class Clock:
+    """Wall time of each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar on stderr, absent when that is no terminal; call it with (fraction done, text)."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=100, desc=title, disable=None, leave=False, bar_format="{desc}: {percentage:3.0f}% |{bar}| {postfix}"
+    ) as bar:
+
+        def update(fraction: float, text: str = "") -> None:
+            bar.update(max(0.0, 100 * min(fraction, 1.0) - bar.n))
+            bar.set_postfix_str(text)
+
+        yield update
+
+
+class StopFlag:
+    """While this context lasts, the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: Any = None
+
+    def __enter__(self) -> StopFlag:
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

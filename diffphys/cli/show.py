@@ -1,0 +1,53 @@
+"""What a command prints at its end: parameters with error bars, status with its remedy, where the results are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import floor, isfinite, log10
+from pathlib import Path
+from typing import Any
+
+from diffphys.cli.load import Job
+from diffphys.cli.session import warn
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns; the first row is the heading."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def number(value: float, sigma: float | None = None) -> str:
+    """A value with as many decimals as its error bar deserves (two figures of sigma)."""
+    if not sigma or not isfinite(sigma):
+        return f"{value:.4g}"
+    return f"{value:.{max(0, 1 - floor(log10(abs(sigma))))}f}"
+
+
+def calibration_table(modality: Any, calibration: Any) -> str:
+    """parameter, estimate, 1 sigma, unit, range; derived combinations below."""
+    units = {f.name: f.unit for f in modality.FIELDS}
+    rows = [("parameter", "estimate", "± sigma", "unit", "range", "")]
+    for name, value in calibration.values.items():
+        sigma, (low, high) = calibration.sigma[name], calibration.ranges[name]
+        note = "not determined by this data" if name in calibration.undetermined else "fixed" if low == high else ""
+        rows.append((name, number(value, sigma), number(sigma, sigma), units[name], f"{low:g} ... {high:g}", note))
+    for name, (value, sigma) in calibration.derived.items():
+        rows.append((name, number(value, sigma), number(sigma, sigma), "", "", "derived"))
+    return table(rows)
+
+
+def outcome(job: Job, calibration: Any, restored: Any, output: Path) -> None:
+    """Print the results of a run; warnings go to stderr."""
+    lines: list[str] = []
+    if calibration is not None:
+        print(calibration_table(job.modality, calibration))
+        print(f"calibration: {calibration.status.name}, {calibration.remedy}")
+        for name, why in calibration.undetermined.items():
+            print(f"not determined: {name}: {why}")
+        lines += calibration.warnings
+    if restored is not None:
+        print(f"reconstruction: {restored.status.name} after {restored.iterations} iterations, {restored.remedy}")
+        lines += restored.warnings
+    warn(lines)
+    print(f"results: {output}")
