@@ -101,20 +101,16 @@ def run(
 ) -> Outcome:
     """Calibrate a simulated measurement from y alone, then reconstruct it with the nominal, estimated and true spec."""
     import diffphys
+    from diffphys.reconstruct import reconstruct
 
     modality, detector = resolve(modality), measured.detector
     calibration = diffphys.calibrate(measured.y, modality, geometry=geometry, detector=detector, seed=seed, progress=progress)
     specs = {"nominal": modality.nominal(geometry), "estimated": calibration.spec, "oracle": measured.spec}
     restored = {
-        name: diffphys.reconstruct(measured.y, modality, spec, geometry=geometry, detector=detector, method=method)
+        name: reconstruct(measured.y, modality, spec, geometry=geometry, detector=detector, method=method)
         for name, spec in specs.items()
     }
-    return Outcome(calibration, restored, {n: psnr(specimen(r, detector), measured.x) for n, r in restored.items()})
-
-
-def specimen(reconstruction: Reconstruction, detector: Detector) -> np.ndarray:
-    """The restored image on the scale of the simulated specimen."""
-    return np.asarray(reconstruction.image)
+    return Outcome(calibration, restored, {n: psnr(r.image, measured.x) for n, r in restored.items()})
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:

@@ -61,11 +61,11 @@ def load(
 
 def _from_hdf5(stack: Path, modality: str | None, sample: str | None) -> Job:
     from diffphys.io.counts import check_counts
-    from diffphys.io.hdf5 import read_measurement
+    from diffphys.io.hdf5 import read_measurement, sample_names
     from diffphys.io.optics_file import pitch_name
     from diffphys.types import resolve
 
-    names = read_measurement(stack, sample="").names if sample is None else (sample,)
+    names = sample_names(stack) if sample is None else (sample,)
     if len(names) > 1:
         raise ValueError(f"{stack.name} has samples {', '.join(names)}; pick one with --sample")
     held = read_measurement(stack, sample=names[0])

@@ -18,6 +18,10 @@ Method = Annotated[str, typer.Option("--method", help="Reconstruction: richardso
 Iterations = Annotated[int | None, typer.Option("--iterations", min=1, help="Largest number of iterations.")]
 PsfPath = Annotated[Path | None, typer.Option("--psf", help="Measured PSF (TIFF) instead of a calibrated model.")]
 PsfVoxelUm = Annotated[str | None, typer.Option("--psf-voxel-um", metavar="Z Y X", help="Voxel size of the PSF file.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=NUMBER", help="Option of the method, e.g. tv_weight=0.01; repeatable."),
+]
 PointSource = Annotated[bool, typer.Option("--point-source", help="The image is of one point: fit the PSF model to it.")]
 
 
@@ -35,25 +39,25 @@ def reconstruct(
     sample: options.SampleName = None,
     seed: options.Seed = 0,
     iterations: Iterations = None,
+    option: Option = None,
     psf_voxel_um: PsfVoxelUm = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Calibrate the instrument from a measured stack, then restore the image."""
     run = _Run(dict(locals()))
     from diffphys.io.output_folder import OutputFolder
-    from diffphys.reconstruct import check_method
 
-    check_method(method)
+    choice = _method_options(method, option or [], iterations=iterations, seed=seed)
     if psf is not None and spec is not None:
         raise ValueError("--psf and --spec exclude each other: a measured PSF needs no spec")
     job = run.load()
     with OutputFolder(output, overwrite=overwrite) as out:
         kernel = _measured_psf(job, psf, options.numbers(psf_voxel_um, "--psf-voxel-um"))
-        calibration = run.calibrate(job, out) if spec is None and kernel is None else None
-        used, detector = _instrument(job, calibration, spec)
+        calibration = run.calibrate(job) if spec is None and kernel is None else None
         with run.keeping_finished_work(job, out, calibration), StopFlag() as stop:
-            extra = {} if iterations is None else {"iterations": iterations}
-            restored = run.reconstruct(job, used, detector, method=method, psf=kernel, stop=stop, **extra)
+            run.write_calibration(job, out, calibration)
+            used, detector = _instrument(job, calibration, spec)
+            restored = run.reconstruct(job, used, detector, method=method, psf=kernel, stop=stop, **choice)
         _write_image(out, job, restored)
         run.figure(out, job, calibration, restored)
         run.finish(out, job)
@@ -81,7 +85,8 @@ def calibrate(
 
     job = run.load()
     with OutputFolder(output, overwrite=overwrite) as out:
-        calibration = run.calibrate(job, out, point_source=point_source)
+        calibration = run.calibrate(job, point_source=point_source)
+        run.write_calibration(job, out, calibration)
         run.figure(out, job, calibration, None)
         run.finish(out, job)
     show.outcome(job, calibration, None, output)
@@ -102,39 +107,39 @@ class _Run:
         warn((*job.warnings, *job.modality.sampling_warnings(job.geometry)))
         return job
 
-    def calibrate(self, job: Job, out: Any, *, point_source: bool = False) -> Any:
-        """Calibrate and write calibration.json."""
+    def calibrate(self, job: Job, *, point_source: bool = False) -> Any:
         import diffphys
-        from diffphys.io.results import write_calibration
 
         nominal = {"geometry": job.geometry, "ranges": job.ranges}
         with self.clock.stage("calibrate"):
             if point_source:
                 from diffphys.calibrate.point_source import fit_psf
 
-                calibration = fit_psf(job.y, job.modality, **nominal)
+                calibration = fit_psf(job.y, job.modality, detector=job.detector, **nominal)
             else:
                 with progress("calibrate") as update:
                     calibration = diffphys.calibrate(
                         job.y, job.modality, detector=job.detector, seed=self.arguments["seed"], progress=update, **nominal
                     )
-        write_calibration(out.path("calibration.json"), calibration, job.modality)
         return calibration
 
+    def write_calibration(self, job: Job, out: Any, calibration: Any) -> None:
+        from diffphys.io.results import write_calibration
+
+        if calibration is not None:
+            write_calibration(out.path("calibration.json"), calibration, job.modality)
+
     def reconstruct(self, job: Job, spec: Any, detector: Any, *, stop: StopFlag, **choice: Any) -> Any:
-        import diffphys
+        from diffphys.reconstruct import reconstruct as restore
 
         total = choice.get("iterations")
-
         with self.clock.stage("reconstruct"), progress("reconstruct") as update:
 
             def watch(iteration: int, value: float) -> bool | None:
                 update(iteration / total if total else 1 - 0.97**iteration, f"iteration {iteration}, {value:.4g}")
                 return False if stop.requested else None
 
-            return diffphys.reconstruct(
-                job.y, job.modality, spec, geometry=job.geometry, detector=detector, callback=watch, **choice
-            )
+            return restore(job.y, job.modality, spec, geometry=job.geometry, detector=detector, callback=watch, **choice)
 
     def keeping_finished_work(self, job: Job, out: Any, calibration: Any) -> _KeepFinished:
         return _KeepFinished(self, job, out, calibration)
@@ -188,6 +193,26 @@ class _KeepFinished:
         raise Interrupted(f"the calibration is finished and kept; go on with --spec {kept}")
 
 
+def _method_options(method: str, stated: list[str], *, iterations: int | None, seed: int) -> dict[str, Any]:
+    """Keyword options of the method; ValueError before any work for a method or an option that does not exist."""
+    import inspect
+
+    from diffphys.reconstruct import METHODS, method_name
+    from diffphys.spec import expect_names
+
+    parameters = inspect.signature(METHODS[method_name(method)]).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "callback"]
+    choice: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
+    for part in stated:
+        name, _, value = part.partition("=")
+        try:
+            choice[name.strip()] = float(value)
+        except ValueError:
+            raise ValueError(f"--option is {part!r}; expected NAME=NUMBER, names of {method}: {known}") from None
+    expect_names(f"method {method}", list(choice), known, all_needed=False)
+    return choice | ({"seed": seed} if "seed" in known else {})
+
+
 def _instrument(job: Job, calibration: Any, spec: str | None) -> tuple[Any, Any]:
     """The spec and the detector to reconstruct with."""
     if calibration is not None:
@@ -195,7 +220,8 @@ def _instrument(job: Job, calibration: Any, spec: str | None) -> tuple[Any, Any]
     from diffphys.calibrate.detector import estimate
     from diffphys.io.results import parse_spec, read_spec
 
-    detector = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
+    detector, doubts = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
+    warn(doubts)
     if spec is None:
         return job.modality.nominal(job.geometry), detector
     if "=" in spec:

@@ -10,9 +10,7 @@ import typer
 
 from diffphys.cli import options, show
 
-Family = Annotated[
-    str | None, typer.Option("--scene", help="Scene family, e.g. beads, filaments, cells; collagen, wavy, sparse.")
-]
+Family = Annotated[str | None, typer.Option("--scene", help="Scene family: beads, filaments, cells | collagen, wavy, sparse.")]
 Photons = Annotated[float, typer.Option("--photons", min=1.0, help="Photons in the brightest voxel.")]
 Shape = Annotated[str | None, typer.Option("--shape", metavar="Z Y X", help="Voxels of the field.")]
 ModalityName = Annotated[str, typer.Option("--modality", help="confocal_3d or shg.", show_default=False)]

@@ -87,7 +87,9 @@ def _squeeze(raw: np.ndarray, axes: str, *, keep: str) -> tuple[np.ndarray, str]
 
 def _as_volume(axes: str, raw: np.ndarray, name: str) -> tuple[str, tuple[str, ...]]:
     if len(axes) == 2:
-        raise ValueError(f"{name} is a 2-D image of shape {raw.shape}; the confocal model needs a stack (z, y, x)")
+        raise ValueError(
+            f"{name} is a 2-D image, a single plane of shape {raw.shape}; the confocal model needs a stack (z, y, x)"
+        )
     warnings: tuple[str, ...] = ()
     if len(axes) == 3 and "z" not in axes and "f" not in axes:
         unknown = next(a for a in axes if a not in "yx")

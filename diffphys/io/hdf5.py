@@ -129,6 +129,12 @@ def read_measurement(path: Path | str, *, sample: str | None = None) -> Measurem
         return MeasurementFile(modality.NAME, geometry, ranges, said["tier"], names, samples)
 
 
+def sample_names(path: Path | str) -> tuple[str, ...]:
+    """Names of the samples in a challenge file."""
+    with h5strict.opened(path) as file:
+        return _sample_names(file)
+
+
 def is_hdf5(path: Path | str) -> bool:
     """Whether the file's name or its first bytes say HDF5."""
     path = Path(path)
