@@ -7,14 +7,14 @@ spec, with the calibrated one, with the true one (oracle). Scenes are larger tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.noise import Detector
-from diffphys.simulate import simulate
+from diffphys.noise import Detector, sample
 from diffphys.spec import parse
 from diffphys.types import Calibration, Modality, Reconstruction, resolve
 
@@ -83,9 +83,10 @@ def simulated(
     pitch = {name: getattr(geometry, name) for name in ("voxel_um", "pixel_um") if hasattr(geometry, name)}
     scene = modality.scene(family, shape=large, seed=seed, **pitch)  # type: ignore[attr-defined]
     x = jnp.asarray(scene, jnp.float32)
-    peak = photons / float(jnp.max(modality.forward(spec, x, geometry=geometry)))
+    signal = jax.jit(partial(modality.forward, geometry=geometry))(spec, x)
+    peak = photons / float(jnp.max(signal))
     detector = Detector(peak_photons=peak, background=BACKGROUND * photons, gain=gain, offset=offset, read_sigma=read_sigma)
-    y = simulate(jax.random.key(seed), modality, spec, x, geometry=geometry, detector=detector)
+    y = jax.jit(sample)(jax.random.key(seed), detector, signal)
     field = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
     return Simulated(np.asarray(y), np.asarray(x[field]), spec, detector)
 

@@ -51,12 +51,13 @@ def reconstruct(
     if psf is not None and spec is not None:
         raise ValueError("--psf and --spec exclude each other: a measured PSF needs no spec")
     job = run.load()
+    stated = _stated_spec(job, spec)
     with OutputFolder(output, overwrite=overwrite) as out:
         kernel = _measured_psf(job, psf, options.numbers(psf_voxel_um, "--psf-voxel-um"))
         calibration = run.calibrate(job) if spec is None and kernel is None else None
         with run.keeping_finished_work(job, out, calibration), StopFlag() as stop:
             run.write_calibration(job, out, calibration)
-            used, detector = _instrument(job, calibration, spec)
+            used, detector = _instrument(job, calibration, stated)
             restored = run.reconstruct(job, used, detector, method=method, psf=kernel, stop=stop, **choice)
         _write_image(out, job, restored)
         run.figure(out, job, calibration, restored)
@@ -213,20 +214,24 @@ def _method_options(method: str, stated: list[str], *, iterations: int | None, s
     return choice | ({"seed": seed} if "seed" in known else {})
 
 
-def _instrument(job: Job, calibration: Any, spec: str | None) -> tuple[Any, Any]:
+def _stated_spec(job: Job, spec: str | None) -> Any:
+    """The spec that --spec states, None without one."""
+    from diffphys.io.results import parse_spec, read_spec
+
+    if spec is None:
+        return None
+    return parse_spec(spec, job.modality, job.geometry) if "=" in spec else read_spec(spec, job.modality)
+
+
+def _instrument(job: Job, calibration: Any, stated: Any) -> tuple[Any, Any]:
     """The spec and the detector to reconstruct with."""
     if calibration is not None:
         return calibration.spec, calibration.detector
     from diffphys.calibrate.detector import estimate
-    from diffphys.io.results import parse_spec, read_spec
 
     detector, doubts = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
     warn(doubts)
-    if spec is None:
-        return job.modality.nominal(job.geometry), detector
-    if "=" in spec:
-        return parse_spec(spec, job.modality, job.geometry), detector
-    return read_spec(spec, job.modality), detector
+    return job.modality.nominal(job.geometry) if stated is None else stated, detector
 
 
 def _measured_psf(job: Job, path: Path | None, voxel_um: tuple[float, ...] | None) -> Any:
