@@ -30,7 +30,7 @@ def padded_shape(field: Sequence[int], specimen: Sequence[int], psf: Sequence[in
             raise ValueError(f"specimen has shape {tuple(specimen)}; expected at least the field {tuple(field)}")
         margin = (s - n) // 2
         reach = max(margin + n - 1, s - 1 - margin)
-        lengths.append(smooth_length(max(s, reach + p // 2 + 1)))
+        lengths.append(smooth_length(max(s, p, reach + p // 2 + 1)))
     return tuple(lengths)
 
 
