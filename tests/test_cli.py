@@ -124,6 +124,8 @@ def test_run_json_tells_how_to_repeat_the_run(reconstructed):
     assert content["options"]["seed"] == 3 and content["options"]["method"] == "richardson_lucy"
     assert content["optics"]["modality"] == modality and content["optics"]["geometry"]["na"] > 0
     assert {"read", "calibrate", "reconstruct", "figure"} <= set(content["seconds"])
+    restored = content["reconstruction"]
+    assert len(restored["curve"]) >= 1 and restored["detector"]["gain"] == 1.0 and len(restored["spec"]) == 3
     assert content["versions"]["jax"] and content["device"]["platform"] and content["command"]
 
 
