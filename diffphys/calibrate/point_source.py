@@ -1,0 +1,379 @@
+"""Non-blind calibration: fit a modality's PSF to the image of a point.
+
+In: counts of a point, or a distilled PSF. Out: a `Calibration` whose parameters are the spec within its ranges; position,
+amplitude and background are fitted along and reported in the diagnostics.
+
+    y = amplitude * h(spec; position) + background + noise,   noise variance from sigma or from the detector
+
+Levenberg-Marquardt (Marquardt, SIAM J. Appl. Math. 11:431, 1963) on forward-mode Jacobians, from several starts with both
+signs of the aberration. The covariance is that of the fit times the reduced chi^2, raised to the block sandwich estimate
+where residuals are correlated (White, Econometrica 50:1, 1982).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+from scipy.interpolate import BSpline
+
+from diffphys.calibrate import fisher_scoring
+from diffphys.calibrate.detector import estimate
+from diffphys.measured import Measured
+from diffphys.noise import Detector
+from diffphys.spec import Box, from_vector, parse_ranges
+from diffphys.types import Array, Calibration, Modality, Status, resolve
+
+PAD = 6  # voxels of PSF computed around the data, tapered, so that the Fourier shift wraps nothing into them
+MISFIT_CHI2 = 2.0  # noise levels are known to 5 %, chi^2 to 1 %: twice the expected misfit cannot be noise
+NARROWEST = 0.7  # a measured PSF narrower than this share of the diffraction limit contradicts its voxel size
+KNOT = 0.8  # pixels between the knots of the radial spline
+SOURCE_UM = 0.3  # largest rms radius per axis of the source that may be fitted
+CHUNK = 8  # iterations between checks of convergence
+BLOCK = 8  # pixels of a block of the sandwich estimate
+
+
+class Problem(NamedTuple):
+    """Data and constants of one fit; q = (unit spec, position / voxel, source, amplitude and background in units of the data)."""
+
+    y: Array
+    weight: Array  # 1 / sigma
+    fields: tuple[Any, ...]
+    box: Box
+    start: np.ndarray  # position of the point relative to n//2, voxels
+    scale: float  # amplitude that q counts in
+    level: float  # background that q counts in
+
+
+def fit_psf(
+    measured: Measured | np.ndarray,
+    modality: Modality | str,
+    *,
+    geometry: Any,
+    detector: Detector | None = None,
+    ranges: Mapping[str, Sequence[float]] | None = None,
+    sigma: np.ndarray | float | None = None,
+    iterations: int = 56,
+) -> Calibration:
+    """Spec that explains the image of a point.
+
+    Args:
+        measured: a distilled PSF, or counts (z, y, x) or (frame, y, x) of one point in a window of its own.
+        geometry: nominal instrument; its shape is replaced by the data's, its voxel size must be the data's.
+        detector: for the noise of counts; estimated when neither it nor `sigma` is given.
+        ranges: name -> (low, high), replacing the modality's defaults; low == high fixes a parameter.
+        sigma: noise of each voxel, in the unit of the data; overrides the detector.
+
+    Raises:
+        ValueError: a PSF narrower than diffraction allows, or a voxel size that is not the geometry's.
+    """
+    modality = resolve(modality)
+    y, sigma, detector, notes = _data(measured, modality, geometry, detector, sigma)
+    geometry = modality.block(geometry, y.shape[y.ndim - len(geometry.shape) :])
+    ranges = parse_ranges(modality.FIELDS, modality.default_ranges(geometry), ranges)
+    modality.check_ranges(ranges, geometry)
+    _expect_resolvable(y, modality, geometry)
+    problem = _problem(y, sigma, modality, geometry, ranges)
+    evaluate, model = _functions(problem, modality, geometry)
+    state, converged = _search(evaluate, problem, iterations)
+    prediction, jacobian = jax.device_get((model(state.q), jax.jacfwd(model)(state.q)))
+    return _summary(problem, modality, geometry, ranges, detector, state, converged, prediction, jacobian, notes)
+
+
+def predict(calibration: Calibration, modality: Modality | str, *, geometry: Any, shape: Sequence[int]) -> np.ndarray:
+    """The fitted image of the point, in the unit of the data that `fit_psf` saw; `shape` is theirs."""
+    modality = resolve(modality)
+    d = calibration.diagnostics
+    geometry = modality.block(geometry, tuple(shape)[len(shape) - len(geometry.shape) :])
+    render = _renderer(modality, geometry, np.asarray(d["position_voxels"]))
+    image = render(calibration.spec, jnp.asarray(d["position_voxels"], jnp.float32), d["source_um"] ** 2)
+    return np.asarray(d["amplitude"] * image.reshape(tuple(shape)) + d["background"])
+
+
+def _data(
+    measured: Any, modality: Modality, geometry: Any, detector: Detector | None, sigma: Any
+) -> tuple[np.ndarray, np.ndarray, Detector, list[str]]:
+    notes: list[str] = []
+    if isinstance(measured, Measured):
+        if not np.allclose(measured.voxel_um, geometry.voxel_um, rtol=1e-2):
+            raise ValueError(
+                f"PSF has voxels {measured.voxel_um} um, the geometry {geometry.voxel_um}; resample the PSF or correct the geometry"
+            )
+        notes += measured.warnings
+        # a voxel's error cannot be far below its neighbours': the line through a few beads is only so good
+        return np.asarray(measured.psf), np.asarray(measured.sigma), detector or Detector(), notes
+    y = np.asarray(measured, np.float64)
+    if y.ndim not in (len(geometry.shape), len(geometry.shape) + 1) or not np.isfinite(y).all() or np.ptp(y) == 0:
+        raise ValueError(f"y has shape {y.shape}; expected the finite image of one point with the axes of {geometry.shape}")
+    if sigma is not None:
+        return y, np.broadcast_to(np.asarray(sigma, np.float64), y.shape), detector or Detector(), notes
+    field = modality.block(geometry, y.shape[y.ndim - len(geometry.shape) :])
+    detector, notes_of_detector = estimate(y, modality, geometry=field, detector=detector)
+    spatial = [0.0] * (y.ndim - len(geometry.shape)) + [0.7] * len(geometry.shape)
+    gain, background, read = (float(np.asarray(v)) for v in (detector.gain, detector.background, detector.read_sigma))
+    photons = np.maximum((ndimage.gaussian_filter(y, spatial) - detector.offset) / gain, background)
+    rounding = 1.0 / 12 if (y == np.round(y)).all() else 0.0
+    variance = gain**2 * np.maximum(photons + read**2, 0.01) + rounding
+    return y, np.sqrt(variance), detector, [*notes, *notes_of_detector]
+
+
+def _expect_resolvable(y: np.ndarray, modality: Modality, geometry: Any) -> None:
+    """Aberrations widen a PSF: one much narrower than the nominal instrument's has the wrong voxel size or optics."""
+    nominal = np.asarray(modality.psf(modality.nominal(geometry), geometry=geometry))
+    pitch = _pitch(geometry)
+    seen, ideal = _lateral_width(y), _lateral_width(nominal.reshape(y.shape))
+    if ideal > 2 and seen < NARROWEST * ideal:
+        raise ValueError(
+            f"PSF is {seen * pitch[-1]:.2f} um wide, below the diffraction limit of {ideal * pitch[-1]:.2f} um of these optics: "
+            f"the voxel size {tuple(pitch)} um (or na, wavelength) contradicts the data; correct it"
+        )
+
+
+def _pitch(geometry: Any) -> tuple[float, ...]:
+    return tuple(getattr(geometry, "voxel_um", None) or geometry.pixel_um)
+
+
+def _lateral_width(image: np.ndarray) -> float:
+    """Diameter (pixels) of the disc as large as the area above half maximum, in the brightest plane."""
+    plane = image.reshape(-1, *image.shape[-2:])[np.argmax(image.reshape(-1, image.shape[-2] * image.shape[-1]).max(1))]
+    fine = ndimage.zoom(plane - np.median(plane), 3, order=1)
+    spot, _ = ndimage.label(fine > 0.5 * fine.max())
+    area = (spot == spot[np.unravel_index(np.argmax(fine), fine.shape)]).sum() / 9.0
+    return float(2 * np.sqrt(area / np.pi))
+
+
+def _problem(y: np.ndarray, sigma: np.ndarray, modality: Modality, geometry: Any, ranges: dict[str, Any]) -> Problem:
+    spatial = len(geometry.shape)
+    image = y.reshape(-1, *y.shape[-2:]).sum(0) if spatial == 2 else y
+    level = float(np.quantile(y, 0.05))
+    smooth = ndimage.gaussian_filter(image, [min(0.7, n / 16) for n in image.shape])
+    core = np.clip(smooth - np.quantile(smooth, 0.05), 0, None)
+    at = np.array(np.unravel_index(np.argmax(core), core.shape))
+    near = np.zeros(core.shape)
+    window = tuple(slice(max(a - 2, 0), a + 3) for a in at)
+    near[window] = np.clip(core - 0.5 * core.max(), 0, None)[window]
+    start = np.array(ndimage.center_of_mass(near)) - np.array(core.shape) // 2
+    return Problem(
+        jnp.asarray(y, jnp.float32),
+        jnp.asarray(1 / sigma, jnp.float32),
+        tuple(modality.FIELDS),
+        Box.of(modality.FIELDS, ranges),
+        start,
+        float(max((y - level).sum(), np.ptp(y))),
+        float(np.ptp(y)),
+    )
+
+
+def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[[Any, Array], Array]:
+    """(spec, position) -> PSF of the data's window, moved by position (voxels) from n//2 by Fourier phases."""
+    shape = tuple(geometry.shape)
+    pads = [PAD + int(np.ceil(abs(s))) for s in start]
+    larger = tuple(n + 2 * p for n, p in zip(shape, pads, strict=True))
+    field = modality.block(geometry, larger)
+    axes = tuple(range(-len(shape), 0))
+    taper = np.ones((1,) * len(shape))
+    for axis, (n, p) in enumerate(zip(larger, pads, strict=True)):
+        ramp = np.sin(0.5 * np.pi * np.clip((np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5) / (p - 1), 0, 1)) ** 2
+        taper = taper * ramp.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    window = tuple(slice(p, p + n) for p, n in zip(pads, shape, strict=True))
+    pitch = _pitch(geometry)
+    frequencies = [np.fft.fftfreq(n) for n in larger[:-1]] + [np.fft.rfftfreq(larger[-1])]
+
+    def render(spec: Any, position: Array, source_um2: Array) -> Array:
+        psf = modality.psf(spec, geometry=field) * taper
+        spectrum = jnp.fft.rfftn(psf, axes=axes)
+        for axis, (nu, d) in enumerate(zip(frequencies, pitch, strict=True)):
+            factor = jnp.exp(-2j * jnp.pi * nu * position[axis] - 2 * (jnp.pi * nu / d) ** 2 * source_um2)
+            spectrum = spectrum * factor.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        return jnp.fft.irfftn(spectrum, s=larger, axes=axes)[(..., *window)]
+
+    return render
+
+
+def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable]:
+    """(value, gradient, normal matrix) and the model image as functions of q."""
+    count, spatial = len(problem.fields), len(geometry.shape)
+    render = _renderer(modality, geometry, problem.start)
+    prior = jnp.asarray([1.0 / f.prior_half_widths for f in problem.fields] + [0.0] * (spatial + 3), jnp.float32)
+
+    @jax.jit
+    def model(q: Array) -> Array:
+        spec = from_vector(modality.Spec, problem.fields, problem.box.decode(q[:count]))
+        image = render(spec, q[count : count + spatial], SOURCE_UM**2 * q[-3]).reshape(problem.y.shape)
+        return problem.scale * q[-2] * image + problem.level * q[-1]
+
+    @jax.jit
+    def evaluate(q: Array) -> tuple[Array, Array, Array]:
+        residual = ((model(q) - problem.y) * problem.weight).ravel()
+        jacobian = (jax.jacfwd(model)(q) * problem.weight[..., None]).reshape(-1, q.size)
+        value = 0.5 * jnp.vdot(residual, residual) + 0.5 * jnp.sum((prior * q) ** 2)
+        return value, residual @ jacobian + prior**2 * q, jacobian.T @ jacobian + jnp.diag(prior**2)
+
+    return evaluate, model
+
+
+def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fisher_scoring.State, bool]:
+    """Short runs from the middle and from four corners of the first two free parameters, then the best one to its end."""
+    count = len(problem.fields)
+    free = np.asarray(problem.box.half) > 0
+    spatial = len(problem.start)
+    tail = np.concatenate([problem.start, [0.1, 1.0, float(np.quantile(problem.y, 0.05)) / problem.level]])
+    corners = [np.zeros(count)]
+    for signs in itertools.product((-0.5, 0.5), repeat=min(int(free.sum()), 2)):
+        corner = np.zeros(count)
+        corner[np.flatnonzero(free)[: len(signs)]] = signs
+        corners.append(corner)
+    reach = np.concatenate([np.ones(count), np.full(spatial, np.inf), [1.0, np.inf, np.inf]])
+    low, high = -reach, reach.copy()
+    low[count + spatial] = 0.0
+    low[count : count + spatial], high[count : count + spatial] = problem.start - 4, problem.start + 4
+    stride = np.concatenate([np.full(count, 0.4), np.full(spatial, 0.5), [0.1, np.inf, np.inf]])
+    box = fisher_scoring.Box(*(jnp.asarray(v, jnp.float32) for v in (low, high, stride)))
+    mask = jnp.asarray(np.concatenate([free, np.ones(spatial + 3)]), jnp.float32)
+    run = jax.jit(partial(fisher_scoring.minimise, evaluate, box, mask=mask, iterations=CHUNK))
+    trials = [run(jnp.asarray(np.concatenate([c, tail]), jnp.float32)) for c in corners]
+    last = min(trials, key=lambda s: float(s.value) if np.isfinite(s.value) else np.inf)
+    for _ in range(CHUNK, iterations, CHUNK):
+        before, last = last, run(last.q)
+        if float(before.value - last.value) <= 1e-2 + 1e-5 * float(last.value):
+            return last, True
+    return last, False
+
+
+def _radial_chi2(y: np.ndarray, sigma: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+    """Reduced chi^2 of the best radially symmetric image around the fitted position, and that image.
+
+    Every plane is fitted by a cubic spline of the radius: no optics in it, so a bad value condemns them all.
+    """
+    planes, errors = y.reshape(-1, *y.shape[-2:]), sigma.reshape(-1, *y.shape[-2:])
+    ny, nx = y.shape[-2:]
+    row = np.arange(ny) - ny // 2 - position[-2]
+    column = np.arange(nx) - nx // 2 - position[-1]
+    radius = np.hypot(row[:, None], column[None]).ravel()
+    knots = np.arange(-3, radius.max() / KNOT + 4) * KNOT
+    basis = BSpline.design_matrix(radius, knots, 3).toarray()
+    image, used = np.zeros(planes.shape), 0
+    for i, (plane, error) in enumerate(zip(planes, errors, strict=True)):
+        weight = 1 / error.ravel()
+        fitted, _, rank, _ = np.linalg.lstsq(basis * weight[:, None], plane.ravel() * weight, rcond=1e-8)
+        image[i], used = (basis @ fitted).reshape(ny, nx), used + int(rank)
+    chi2 = (((planes - image) / errors) ** 2).sum() / max(y.size - used, 1)
+    return float(chi2), image.reshape(y.shape)
+
+
+def _covariance(q: np.ndarray, problem: Problem, jacobian: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, float]:
+    """Covariance of q, misfit and correlated residuals included, and the reduced chi^2."""
+    free = np.ones(q.size, bool)
+    free[: len(problem.fields)] = np.asarray(problem.box.half) > 0
+    weighted = jacobian[..., free].reshape(-1, free.sum()).astype(np.float64)
+    prior = np.array([1.0 / f.prior_half_widths for f in problem.fields] + [0.0] * (q.size - len(problem.fields)))[free]
+    scale = np.maximum(np.linalg.norm(weighted, axis=0), 1e-12)
+    normal = weighted.T @ weighted + np.diag(prior**2)
+    inverse = np.linalg.pinv(normal / np.outer(scale, scale), hermitian=True) / np.outer(scale, scale)
+    chi2 = float((residual**2).sum() / max(residual.size - free.sum(), 1))
+    cover = inverse * max(chi2, 1.0)
+    ny, nx = residual.shape[-2:]
+    block = (np.arange(ny)[:, None] // BLOCK) * (nx // BLOCK + 1) + np.arange(nx)[None] // BLOCK
+    label = np.broadcast_to(block, residual.shape).ravel()
+    scores = np.stack([np.bincount(label, column * residual.ravel()) for column in weighted.T], 1)
+    robust = inverse @ (scores.T @ scores) @ inverse
+    grow = np.sqrt(np.maximum(np.diag(robust) / np.maximum(np.diag(cover), 1e-300), 1.0)) if chi2 > MISFIT_CHI2 else 1.0
+    full = np.zeros((q.size, q.size))
+    full[np.ix_(free, free)] = cover * np.outer(grow, grow) if np.ndim(grow) else cover
+    return full, chi2
+
+
+def _summary(
+    problem: Problem,
+    modality: Modality,
+    geometry: Any,
+    ranges: dict[str, tuple[float, float]],
+    detector: Detector,
+    state: fisher_scoring.State,
+    converged: bool,
+    prediction: np.ndarray,
+    jacobian: np.ndarray,
+    notes: list[str],
+) -> Calibration:
+    q, count = np.asarray(state.q, np.float64), len(problem.fields)
+    y, weight = np.asarray(problem.y, np.float64), np.asarray(problem.weight, np.float64)
+    residual = (y - prediction) * weight
+    cover, chi2 = _covariance(q, problem, jacobian * weight[..., None], residual)
+    half = np.asarray(problem.box.half, np.float64)
+    covariance = cover[:count, :count] * np.outer(half, half)
+    spec = from_vector(modality.Spec, problem.fields, problem.box.decode(state.q[:count]))
+    position = q[count:-3]
+    radial, _ = _radial_chi2(y, 1 / weight, position)
+    names = tuple(f.name for f in problem.fields)
+    sigma = np.sqrt(np.diag(covariance))
+    undetermined = {
+        name: f"1 sigma is {s:.2g}, the range is {2 * h:.2g} wide: the image of this point does not feel it"
+        for name, s, h in zip(names, sigma, half, strict=True)
+        if h > 0 and s > 2 * h / np.sqrt(12)
+    }
+    edges = [n for n, v, h in zip(names, q, half, strict=False) if h > 0 and abs(v) > 0.999 and n not in undetermined]
+    warnings = list(dict.fromkeys(notes))
+    if chi2 > MISFIT_CHI2:
+        warnings.append(_verdict(chi2, radial))
+    warnings += [f"{name} ended on the edge of its range {ranges[name]}" for name in edges]
+    spread = 1 - ((y - prediction) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    diagnostics = {
+        "reduced_chi2": chi2,
+        "reduced_chi2_radial": radial,
+        "r2": float(spread),
+        "position_voxels": position.tolist(),
+        "position_sigma_voxels": np.sqrt(np.diag(cover)[count:-3]).tolist(),
+        "source_um": float(SOURCE_UM * np.sqrt(max(q[-3], 0.0))),
+        "amplitude": float(problem.scale * q[-2]),
+        "background": float(problem.level * q[-1]),
+        "width_ratio_yx": _width_ratio(y, position),
+        "dof": int(y.size),
+    }
+    flags = (not np.isfinite(q).all(), chi2 > MISFIT_CHI2, bool(edges), not converged, bool(undetermined))
+    verdicts = (Status.NONFINITE, Status.MISFIT, Status.AT_BOUND, Status.OUT_OF_STEPS, Status.NOT_IDENTIFIABLE)
+    status = next((s for flag, s in zip(flags, verdicts, strict=True) if flag), Status.CONVERGED)
+    derived = _derived(modality, geometry, problem.fields, spec, covariance)
+    return Calibration(
+        spec, names, covariance, ranges, derived, status, undetermined, detector, tuple(warnings), diagnostics
+    )
+
+
+def _verdict(chi2: float, radial: float) -> str:
+    """Where the misfit comes from."""
+    start = f"residuals are {np.sqrt(chi2):.1f} times the noise (reduced chi^2 {chi2:.2f}); "
+    if radial > MISFIT_CHI2:
+        return (
+            start + f"no radially symmetric PSF does better than chi^2 {radial:.2f}: look for coma, astigmatism, tilt or "
+            "polarisation, and reconstruct with the measured PSF"
+        )
+    return start + f"a radially symmetric PSF could reach {radial:.2f}: check na, wavelengths, voxel size and the ranges"
+
+
+def _width_ratio(y: np.ndarray, position: np.ndarray) -> float:
+    """sigma_y / sigma_x of the light above a tenth of the maximum, summed over planes or frames."""
+    ny, nx = y.shape[-2:]
+    light = np.clip(y - np.quantile(y, 0.05), 0, None)
+    light = np.where(light > 0.1 * light.max(), light, 0).reshape(-1, ny, nx).sum(0)
+    row, column = np.arange(ny) - ny // 2 - position[-2], np.arange(nx) - nx // 2 - position[-1]
+    return float(np.sqrt((light.sum(1) @ row**2) / (light.sum(0) @ column**2)))
+
+
+def _derived(modality: Modality, geometry: Any, fields: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Derived quantities with errors by propagation."""
+    vector = jnp.stack([jnp.asarray(getattr(spec, f.name)) for f in fields])
+
+    def named(v: Array) -> dict[str, Array]:
+        return modality.derived(from_vector(modality.Spec, fields, v), geometry=geometry)
+
+    values, slopes = named(vector), jax.jacfwd(named)(vector)
+    out = {}
+    for name, value in values.items():
+        slope = np.asarray(slopes[name], np.float64)
+        out[name] = (float(value), float(np.sqrt(max(slope @ covariance @ slope, 0.0))))
+    return out
