@@ -10,6 +10,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,7 +43,8 @@ def path_range_um(geometry: Geometry) -> float:
     theta = np.linspace(0, alpha, 65)[1:]
     projector = stratified.focus_projector(theta, np.ones_like(theta))
     index = max(ranges["refractive_index"], key=lambda n: abs(n - geometry.immersion_index))
-    path = stratified.index_path_um(index, geometry.immersion_index, geometry.depth_um, np.sin(theta), np.cos(theta))
+    with jax.ensure_compile_time_eval():
+        path = stratified.index_path_um(index, geometry.immersion_index, geometry.depth_um, np.sin(theta), np.cos(theta))
     z11 = zernike.primary_spherical(np.sin(theta) * geometry.immersion_index / geometry.na)
     worst = np.ptp(projector @ np.asarray(path)) + max(map(abs, ranges["spherical_aberr"])) * REFERENCE_UM * np.ptp(z11)
     reach = (nz // 2) * (dz + 1e-3 * ranges["z_step"][1])
@@ -83,7 +85,7 @@ def tables(geometry: Geometry) -> Tables:
     )
 
 
-def aberration_um(spec: Spec, geometry: Geometry, depth_um: Array | float | None = None) -> Array:
+def aberration_um(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None) -> Array:
     """Focus-referenced aberration W over the aperture nodes, micrometres of path."""
     t, dtype = tables(geometry), jnp.asarray(spec.z_step).dtype
     depth = jnp.asarray(geometry.depth_um if depth_um is None else depth_um, dtype)
@@ -100,7 +102,7 @@ def radial_psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None
     sin, cos = jnp.asarray(np.sin(t.theta), dtype), jnp.asarray(np.cos(t.theta), dtype)
     planes = jnp.asarray(np.arange(geometry.shape[0]) - geometry.shape[0] // 2, dtype)
     u = planes * (geometry.voxel_um[0] + 1e-3 * spec.z_step)  # nm -> um
-    path = aberration_um(spec, geometry, depth_um)[:, None] - n_i * (cos - 1)[:, None] * u
+    path = aberration_um(spec, geometry=geometry, depth_um=depth_um)[:, None] - n_i * (cos - 1)[:, None] * u
     aperture = jnp.asarray(t.weight * np.sqrt(np.cos(t.theta)) * np.sin(t.theta), dtype)
     amplitudes = tuple(aperture * a for a in stratified.fresnel_amplitudes(spec.refractive_index, n_i, sin, cos))
 
@@ -128,12 +130,17 @@ def psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None
     return radial.unfold(quadrant, geometry.shape[1:])
 
 
-def otf_quadrant(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
-    """Real and imaginary OTF of the one frame, (1, |nu_z|, |nu_y|, |nu_x|) each; |H| is even along every axis."""
+def otf_quadrant(
+    spec: Spec, *, geometry: Geometry, finer: tuple[int, int, int] = (1, 1, 1)
+) -> tuple[Array, Array]:
+    """Real and imaginary OTF of the one frame, (1, |nu_z|, |nu_y|, |nu_x|) each; |H| is even along every axis.
+
+    `finer` divides the frequency step of each axis (z, y, x).
+    """
     grid = tables(geometry).grid
     quadrant = radial_psf(spec, geometry=geometry).T[:, grid.quadrant]
-    lateral = radial.quadrant_dft(quadrant, geometry.shape[1:])
-    real, imag = radial.axial_dft(lateral, geometry.shape[0])
+    lateral = radial.quadrant_dft(quadrant, geometry.shape[1:], finer=finer[1:])
+    real, imag = radial.axial_dft(lateral, geometry.shape[0], finer=finer[0])
     return real[None], imag[None]
 
 
@@ -143,7 +150,7 @@ def index_aberration(spec: Spec, *, geometry: Geometry) -> Array:
     area = t.weight * np.sin(t.theta) * np.cos(t.theta)
     project = jnp.asarray(area * t.spherical / area.sum(), dtype)
     only_index = Spec(spec.z_step, jnp.zeros_like(spec.spherical_aberr), spec.refractive_index)
-    return project @ aberration_um(only_index, geometry) / REFERENCE_UM
+    return project @ aberration_um(only_index, geometry=geometry) / REFERENCE_UM
 
 
 def derived(spec: Spec, *, geometry: Geometry) -> dict[str, Array]:

@@ -8,11 +8,13 @@ from scipy.ndimage import gaussian_filter
 FAMILIES = ("beads", "filaments", "cells")
 
 
-def scene(family: str, *, shape: tuple[int, int, int], voxel_um: tuple[float, float, float], seed: int) -> np.ndarray:
+def scene(
+    family: str, *, shape: tuple[int, int, int], voxel_um: tuple[float, float, float], seed: int, haze: float | None = None
+) -> np.ndarray:
     """One specimen of a family, float64 (z, y, x), maximum 1.
 
     Densities are per volume, so a specimen larger than the field looks the same in it. A dim textured background (5-15 %
-    of the peak) stands for cytoplasm and autofluorescence.
+    of the peak unless `haze` says otherwise) stands for cytoplasm and autofluorescence.
     """
     if family not in _DRAW:
         raise ValueError(f"family is {family!r}; expected one of {FAMILIES}")
@@ -20,9 +22,10 @@ def scene(family: str, *, shape: tuple[int, int, int], voxel_um: tuple[float, fl
     voxel = np.asarray(voxel_um)
     structure = _DRAW[family](rng, tuple(shape), voxel)
     structure /= structure.max()
-    haze = gaussian_filter(rng.normal(size=shape), 0.6 / voxel)
-    haze = np.clip(1 + 0.4 * haze / haze.std(), 0, None)
-    x = structure + rng.uniform(0.05, 0.12) * haze / haze.mean()
+    texture = gaussian_filter(rng.normal(size=shape), 0.6 / voxel)
+    texture = np.clip(1 + 0.4 * texture / texture.std(), 0, None)
+    level = rng.uniform(0.05, 0.12) if haze is None else haze
+    x = structure + level * texture / texture.mean()
     return x / x.max()
 
 

@@ -59,24 +59,27 @@ def unfold(quadrant: Array, shape: tuple[int, int]) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _cosines(n: int) -> np.ndarray:
-    """(n//2+1, n//2+1): sums over a centred even axis, distance -> |frequency|."""
-    k = np.arange(n // 2 + 1)
-    return _repeats(n) * np.cos(2 * np.pi * np.outer(k, k) / n)
+def _cosines(n: int, finer: int) -> np.ndarray:
+    """(finer n//2+1, n//2+1): sums over a centred even axis, distance -> |frequency| in steps of 1 / (finer n)."""
+    k, y = np.arange(finer * n // 2 + 1), np.arange(n // 2 + 1)
+    return _repeats(n) * np.cos(2 * np.pi * np.outer(k, y) / (finer * n))
 
 
-def quadrant_dft(quadrant: Array, shape: tuple[int, int]) -> Array:
-    """DFT over the last two axes of the even array that `quadrant` stands for; (..., |ky|, |kx|)."""
-    ny, nx = shape
-    along_y = jnp.asarray(_cosines(ny), quadrant.dtype)
-    along_x = jnp.asarray(_cosines(nx), quadrant.dtype)
+def quadrant_dft(quadrant: Array, shape: tuple[int, int], *, finer: tuple[int, int] = (1, 1)) -> Array:
+    """DFT over the last two axes of the even array that `quadrant` stands for; (..., |ky|, |kx|).
+
+    `finer` divides the frequency step of each axis, as zero padding would.
+    """
+    (ny, nx), (fy, fx) = shape, finer
+    along_y = jnp.asarray(_cosines(ny, fy), quadrant.dtype)
+    along_x = jnp.asarray(_cosines(nx, fx), quadrant.dtype)
     return along_y @ quadrant @ along_x.T
 
 
-def axial_dft(values: Array, n: int, axis: int = 0) -> tuple[Array, Array]:
-    """Real and imaginary part of the DFT of a real centred axis, frequencies 0 .. n//2."""
-    z, k = np.arange(n) - n // 2, np.arange(n // 2 + 1)
-    angle = -2 * np.pi * np.outer(k, z) / n
-    real = jnp.tensordot(jnp.asarray(np.cos(angle), values.dtype), values, (1, axis))
-    imag = jnp.tensordot(jnp.asarray(np.sin(angle), values.dtype), values, (1, axis))
+def axial_dft(values: Array, n: int, *, finer: int = 1) -> tuple[Array, Array]:
+    """Real and imaginary part of the DFT of the real centred first axis, frequencies 0 .. 1/2 in steps of 1 / (finer n)."""
+    z, k = np.arange(n) - n // 2, np.arange(finer * n // 2 + 1)
+    angle = -2 * np.pi * np.outer(k, z) / (finer * n)
+    real = jnp.tensordot(jnp.asarray(np.cos(angle), values.dtype), values, (1, 0))
+    imag = jnp.tensordot(jnp.asarray(np.sin(angle), values.dtype), values, (1, 0))
     return real, imag

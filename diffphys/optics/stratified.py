@@ -22,7 +22,7 @@ def index_path_um(n_s: ArrayLike, n_i: float, depth_um: ArrayLike, sin_theta: Ar
 
     Written as d (n_s^2 - n_i^2) / (n_s cos theta_s + n_i cos theta): the same without cancellation, safe in float32.
     """
-    return depth_um * (jnp.asarray(n_s) ** 2 - n_i**2) / (specimen_cosine(n_s, n_i, sin_theta) + n_i * cos_theta)
+    return jnp.asarray(depth_um) * (jnp.asarray(n_s) ** 2 - n_i**2) / (specimen_cosine(n_s, n_i, sin_theta) + n_i * cos_theta)
 
 
 def fresnel_amplitudes(n_s: ArrayLike, n_i: float, sin_theta: ArrayLike, cos_theta: Array) -> tuple[Array, Array, Array]:

@@ -1,0 +1,150 @@
+"""Sufficient statistic of the evidence: the tapered, block-averaged cross-periodogram, folded onto one frequency quadrant.
+
+Real stacks are not periodic. A stationary specimen seen through a stationary blur, cut by a taper w, has the expected
+periodogram |W|^2 * P (Percival & Walden, Spectral Analysis, ch. 6; the "debiased" Whittle likelihood of Sykulski et al.,
+Biometrika 106:251, 2019): the model is smoothed by the taper's own kernel instead of pretending periodicity. Light from
+outside the field is part of the stationary field and needs no extra term. Large stacks are cut into overlapping blocks
+whose periodograms are averaged (Welch 1967).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy.fft import next_fast_len
+from scipy.signal.windows import tukey
+
+TAPER = 0.25  # share of each axis that is tapered, both ends together
+
+
+class Periodogram(NamedTuple):
+    """Data statistic of one measurement.
+
+    Attributes:
+        cross: (K, K, *quadrant) real part of the frames' cross-periodogram, photons^2.
+        bin_dof: (*quadrant) real degrees of freedom of each bin's own distribution; 0 where a bin is left out.
+        weight: (*quadrant) degrees of freedom that bin brings to the likelihood, correlation between bins counted.
+        mean: (K,) mean photons per pixel under the taper (the white level of Poisson noise).
+        smoothing: one (n//2+1, n//2+1) matrix per axis: spectrum -> expected periodogram.
+    """
+
+    cross: np.ndarray
+    bin_dof: np.ndarray
+    weight: np.ndarray
+    mean: np.ndarray
+    smoothing: tuple[np.ndarray, ...]
+
+
+def taper(n: int) -> np.ndarray:
+    """Tukey taper of mean square 1. It never reaches 0, so no sample is thrown away."""
+    w = tukey(n + 2, TAPER)[1:-1] if n > 1 else np.ones(1)
+    return w / np.sqrt(np.mean(w**2))
+
+
+@lru_cache(maxsize=64)
+def smoothing_matrix(n: int, finer: int) -> np.ndarray:
+    """(n//2+1, finer n//2+1): folded spectrum of an axis -> expected folded tapered periodogram. Rows sum to 1.
+
+    With a frequency step of 1 / (2n) the integral over the taper's kernel is exact for a field whose correlation ends
+    within the block; a step of 1/n would treat the blur as periodic.
+    """
+    size = finer * n
+    kernel = np.abs(np.fft.fft(taper(n), size)) ** 2 / (n * size)
+    k = np.arange(n // 2 + 1)
+    matrix = np.zeros((n // 2 + 1, size // 2 + 1))
+    for source in range(size):
+        np.add.at(matrix, (k, min(source, size - source)), kernel[(finer * k - source) % size])
+    return matrix
+
+
+def correlation_factor(n: int) -> float:
+    """Share of independent samples that the taper leaves on an axis: (sum w^2)^2 / (n sum w^4)."""
+    w = taper(n)
+    return float(np.sum(w**2) ** 2 / (n * np.sum(w**4)))
+
+
+def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, largest: int = 64, extent_um: float = 2.5) -> tuple[int, ...]:
+    """Block of the Welch average: the whole axis if short, else 64 samples or `extent_um`, whichever is more (at most 128)."""
+    sizes = []
+    for n, pitch in zip(shape, pitch_um, strict=True):
+        wanted = min(n, max(largest, min(128, int(np.ceil(extent_um / pitch)))))
+        while next_fast_len(wanted, real=True) != wanted:  # shrink to a length real FFTs like
+            wanted -= 1
+        sizes.append(wanted)
+    return tuple(sizes)
+
+
+def block_starts(n: int, block: int) -> np.ndarray:
+    """Evenly spread starts of blocks that overlap by their tapers."""
+    if n == block:
+        return np.zeros(1, int)
+    count = int(np.ceil((n - block) / (block * (1 - TAPER / 2)))) + 1
+    return np.unique(np.linspace(0, n - block, count).round().astype(int))
+
+
+def blocks(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(B, K, *shape) overlapping blocks of (K, *axes)."""
+    grids = np.meshgrid(*[block_starts(n, b) for n, b in zip(frames.shape[1:], shape, strict=True)], indexing="ij")
+    corners = np.stack([g.ravel() for g in grids], axis=1)
+    return np.stack([frames[(slice(None), *(slice(c, c + b) for c, b in zip(corner, shape, strict=True)))] for corner in corners])
+
+
+def fold(spectrum: np.ndarray, ndim: int) -> np.ndarray:
+    """Average the last `ndim` axes over +-frequency: n -> n//2+1."""
+    for axis in range(-ndim, 0):
+        n = spectrum.shape[axis]
+        head = np.take(spectrum, np.arange(n // 2 + 1), axis)
+        tail = np.take(spectrum, (-np.arange(n // 2 + 1)) % n, axis)
+        spectrum = (head + tail) / 2
+    return spectrum
+
+
+def multiplicity(shape: tuple[int, ...]) -> np.ndarray:
+    """(*quadrant) how many bins of the full grid each quadrant bin stands for = its real degrees of freedom."""
+    total = np.ones(())
+    for n in shape:
+        m = np.full(n // 2 + 1, 2.0)
+        m[0] = 1.0
+        if n % 2 == 0:
+            m[-1] = 1.0
+        total = np.multiply.outer(total, m)
+    return total
+
+
+def tapered_mean(frames: np.ndarray, ndim: int) -> np.ndarray:
+    """Mean over the last `ndim` axes weighted by the taper squared."""
+    for _ in range(ndim):
+        frames = frames @ (taper(frames.shape[-1]) ** 2 / frames.shape[-1])
+    return frames
+
+
+def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int, ...]) -> Periodogram:
+    """Statistic of photon counts (K, *axes), background included; `block` as `block_shape` gives it."""
+    ndim = photons.ndim - 1
+    cut = blocks(np.asarray(photons, np.float64), block)
+    window = np.ones(())
+    for n in block:
+        window = np.multiply.outer(window, taper(n))
+    axes = tuple(range(-ndim, 0))
+    centre = (cut * window).sum(axes, keepdims=True) / window.sum()
+    spectrum = np.fft.fftn((cut - centre) * window, axes=axes) / np.sqrt(window.size)
+    cross = fold(np.einsum("bj...,bk...->jk...", spectrum, spectrum.conj()).real / len(cut), ndim)
+    independent = min(float(len(cut)), photons[0].size / window.size)
+    dof = multiplicity(block) * independent
+    dof[(slice(0, 2),) * ndim] = 0.0  # the taper leaks the unknown mean into the lowest bins
+    share = float(np.prod([correlation_factor(n) for n in block]))
+    mean = tapered_mean(cut, ndim).mean(0)
+    return Periodogram(cross, dof, dof * share, mean, tuple(smoothing_matrix(n, f) for n, f in zip(block, finer, strict=True)))
+
+
+def frequencies(
+    block: tuple[int, ...], pitch_um: tuple[float, ...], *, finer: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(lateral^2, axial^2) on the finer quadrant: lateral in cycles per x pixel, axial in cycles per plane; 2-D has no axial."""
+    axes = [np.arange(f * n // 2 + 1) / (f * n) for n, f in zip(block, finer, strict=True)]
+    lateral2 = np.add.outer((axes[-2] * pitch_um[-1] / pitch_um[-2]) ** 2, axes[-1] ** 2)
+    if len(block) == 2:
+        return lateral2, np.zeros((1, 1))
+    return lateral2[None], axes[0][:, None, None] ** 2
