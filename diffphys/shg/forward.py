@@ -37,7 +37,7 @@ def forward(spec: Spec, x: Image, *, geometry: Geometry) -> Frames:
         (frame, y, x), in the units of `x` times the relative efficiency of each frame (1 for a single frame).
     """
     expect_axes("x", x, Image)
+    padded = padded_shape(geometry.shape, x.shape, geometry.shape)
     psfs, _, power = transfer(spec, geometry=geometry)  # M: excitation power, squared
-    padded = padded_shape(geometry.shape, x.shape, psfs.shape[-2:])
     frames = filter_field(otf(psfs[:, 0], padded), x, padded=padded, field=geometry.shape)  # R: one frame per rotation
     return modulate(power, frames)  # D: rows are exposed one after the other, so the power acts on recorded rows

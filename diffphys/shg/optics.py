@@ -73,9 +73,10 @@ def radial_intensity(spec: Spec, *, geometry: Geometry) -> Array:
     edge = jnp.arcsin((geometry.na + spec.collection_na_mismatch) / geometry.index)
     theta = edge * jnp.asarray(t.node, dtype)
     sin, cos = jnp.sin(theta), jnp.cos(theta)
+    tilt = -2 * k * jnp.sin(theta / 2) ** 2  # k (cos - 1) without its cancellation, safe in float32
     offsets = jnp.asarray(geometry.phase_offsets_rad, dtype)
     mismatch = 2 * (spec.phase_matching_error + offsets) / geometry.slab_um
-    slab = jnp.exp(slab_exponent(k * (cos - 1) + mismatch[:, None], geometry.slab_um))
+    slab = jnp.exp(slab_exponent(tilt + mismatch[:, None], geometry.slab_um))
     pupil = edge * jnp.asarray(t.weight, dtype) * sin * jnp.sqrt(cos) * slab
     field = pupil @ j0(sin[:, None] * jnp.asarray(k * t.grid.radii_um, dtype))
     return field**2 / t.reference
@@ -84,7 +85,7 @@ def radial_intensity(spec: Spec, *, geometry: Geometry) -> Array:
 def radial_psf(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
     """Unit-sum PSFs at the unique radii (frame, radius), and the efficiencies (frame,)."""
     h = radial_intensity(spec, geometry=geometry)
-    eta = h @ jnp.asarray(tables(geometry).grid.multiplicity, h.dtype)
+    eta = jnp.sum(h * jnp.asarray(tables(geometry).grid.multiplicity, h.dtype), axis=1)
     return h / eta[:, None], eta
 
 
@@ -110,11 +111,14 @@ def gauge(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
     return h, (eta if geometry.frames > 1 else jnp.ones_like(eta))
 
 
-def otf_quadrant(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
-    """Real and imaginary OTF, (frame, |nu_y|, |nu_x|) each, efficiency included; real, since the PSFs are even."""
+def otf_quadrant(spec: Spec, *, geometry: Geometry, finer: tuple[int, int] = (1, 1)) -> tuple[Array, Array]:
+    """Real and imaginary OTF, (frame, |nu_y|, |nu_x|) each, efficiency included; real, since the PSFs are even.
+
+    `finer` divides the frequency step of each axis (y, x).
+    """
     h, eta = gauge(spec, geometry=geometry)
     quadrant = (eta[:, None] * h)[:, tables(geometry).grid.quadrant]
-    real = radial.quadrant_dft(quadrant, geometry.shape)
+    real = radial.quadrant_dft(quadrant, geometry.shape, finer=finer)
     return real, jnp.zeros_like(real)
 
 

@@ -23,9 +23,9 @@ def scene(
     rng = np.random.default_rng([seed, FAMILIES.index(family)])
     pixel = np.broadcast_to(np.asarray(pixel_um, float), 2)
     structure = _DRAW[family](rng, tuple(shape), pixel)
-    structure /= structure.max()
+    structure /= max(structure.max(), np.finfo(float).tiny)  # a tiny field may hold no fibril
     texture = gaussian_filter(rng.normal(size=shape), 0.5 / pixel)
-    texture = np.clip(1 + 0.4 * texture / texture.std(), 0, None)
+    texture = np.clip(1 + 0.4 * (texture - texture.mean()) / texture.std(), 0, None)
     level = rng.uniform(0.05, 0.12) if haze is None else haze
     x = structure + level * texture / texture.mean()
     return x / x.max()
