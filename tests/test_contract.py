@@ -90,7 +90,7 @@ def test_every_parameter_has_a_right_gradient(modality, float64):
 
 
 def test_float32_gradient_against_float64(modality, float64):
-    """Sums of 1e4 terms of either sign lose three digits of 1e-7: 1e-4 of the largest scaled gradient."""
+    """Sums of 1e4 terms of either sign lose a digit or two of 1e-7: 5e-6 measured, 2e-5 of the largest scaled gradient."""
     geometry, width = GEOMETRY[modality.NAME], widths(modality)
     in_double = jax.jit(jax.grad(functional(modality, geometry)))
     in_single = jax.jit(jax.grad(functional(modality, geometry, jnp.float32)))
@@ -98,7 +98,7 @@ def test_float32_gradient_against_float64(modality, float64):
         single = as_vector(at(modality, share, jnp.float32), modality.FIELDS)
         exact, rounded = np.array(in_double(single.astype(jnp.float64))) * width, in_single(single)
         assert rounded.dtype == jnp.float32
-        assert np.abs(np.array(rounded, np.float64) * width - exact).max() <= 1e-4 * np.abs(exact).max()
+        assert np.abs(np.array(rounded, np.float64) * width - exact).max() <= 2e-5 * np.abs(exact).max()
 
 
 def test_both_modes_of_differentiation(modality, float64):
