@@ -101,11 +101,11 @@ def run(
     progress: Callable[[float, str], None] | None = None,
 ) -> Outcome:
     """Calibrate a simulated measurement from y alone, then reconstruct it with the nominal, estimated and true spec."""
-    import diffphys
+    from diffphys.calibrate import calibrate
     from diffphys.reconstruct import reconstruct
 
     modality, detector = resolve(modality), measured.detector
-    calibration = diffphys.calibrate(measured.y, modality, geometry=geometry, detector=detector, seed=seed, progress=progress)
+    calibration = calibrate(measured.y, modality, geometry=geometry, detector=detector, seed=seed, progress=progress)
     specs = {"nominal": modality.nominal(geometry), "estimated": calibration.spec, "oracle": measured.spec}
     restored = {
         name: reconstruct(measured.y, modality, spec, geometry=geometry, detector=detector, method=method)

@@ -60,7 +60,7 @@ def reconstruct(
         run.write_image(job, out, restored)
         run.figure(job, out, calibration, restored)
         run.finish(job, out)
-    show.outcome(job, calibration, restored, output)
+    run.warn(show.outcome(job, calibration, restored, output))
     if stop.requested:
         raise Interrupted(f"the image in {output} is the best after {restored.iterations} iterations")
 
@@ -88,7 +88,7 @@ def calibrate(
         run.write_calibration(job, out, calibration)
         run.figure(job, out, calibration, None)
         run.finish(job, out)
-    show.outcome(job, calibration, None, output)
+    run.warn(show.outcome(job, calibration, None, output))
 
 
 def _method_options(method: str, stated: list[str], *, iterations: int | None, seed: int) -> dict[str, Any]:

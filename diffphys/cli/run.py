@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ class Run:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.arguments, self.clock, self.started = dict(arguments), Clock(), datetime.now(UTC)
         self.restored: dict[str, Any] | None = None
+        self.told: set[str] = set()
+
+    def warn(self, lines: Sequence[str]) -> None:
+        """Warnings on stderr, each once per run."""
+        warn(line for line in lines if line not in self.told)
+        self.told |= set(lines)
 
     def load(self) -> Job:
         a = self.arguments
@@ -26,11 +32,11 @@ class Run:
         names = ("modality", "optics", "channel", "axes", "sample")
         with self.clock.stage("read"):
             job = load(a["stack"], voxel_um=voxel_um, **{n: a[n] for n in names})
-        warn((*job.warnings, *job.modality.sampling_warnings(job.geometry)))
+        self.warn((*job.warnings, *job.modality.sampling_warnings(job.geometry)))
         return job
 
     def calibrate(self, job: Job, *, point_source: bool = False) -> Any:
-        import diffphys
+        from diffphys.calibrate import calibrate
 
         nominal = {"geometry": job.geometry, "ranges": job.ranges}
         with self.clock.stage("calibrate"):
@@ -40,7 +46,7 @@ class Run:
                 calibration = fit_psf(job.y, job.modality, detector=job.detector, **nominal)
             else:
                 with progress("calibrate") as update:
-                    calibration = diffphys.calibrate(
+                    calibration = calibrate(
                         job.y, job.modality, detector=job.detector, seed=self.arguments["seed"], progress=update, **nominal
                     )
         return calibration

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from diffphys.cli.load import Job
-from diffphys.cli.session import warn
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -37,8 +36,8 @@ def calibration_table(modality: Any, calibration: Any) -> str:
     return table(rows)
 
 
-def outcome(job: Job, calibration: Any, restored: Any, output: Path) -> None:
-    """Print the results of a run; warnings go to stderr."""
+def outcome(job: Job, calibration: Any, restored: Any, output: Path) -> tuple[str, ...]:
+    """Print the results of a run; its warnings."""
     lines: list[str] = []
     if calibration is not None:
         print(calibration_table(job.modality, calibration))
@@ -49,5 +48,5 @@ def outcome(job: Job, calibration: Any, restored: Any, output: Path) -> None:
     if restored is not None:
         print(f"reconstruction: {restored.status.name} after {restored.iterations} iterations, {restored.remedy}")
         lines += restored.warnings
-    warn(lines)
     print(f"results: {output}")
+    return tuple(lines)

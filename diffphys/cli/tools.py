@@ -87,6 +87,7 @@ def _demo(modality: str, output: Path, seed: int, overwrite: bool) -> None:
             calibration=result.calibration,
             reconstruction=best,
             truth=made.x,
+            truth_spec=made.spec,
             title=f"{modality}, simulated ({family})",
         )
         out.publish()
