@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -144,14 +147,72 @@ def test_tiff_with_its_optics_file_gives_the_same_image_as_hdf5(reconstructed, c
 def test_calibrate_alone_gives_the_same_calibration(reconstructed, capsys):
     modality, source, out = reconstructed
     run("calibrate", source / "measurement.h5", "-o", source.parent / "cal", "--seed", 3)
-    printed = capsys.readouterr()
+    printed, err = capsys.readouterr()
     first, second = (json.loads((f / "calibration.json").read_text()) for f in (out, source.parent / "cal"))
     assert first["parameters"] == second["parameters"]
     assert {p.name for p in (source.parent / "cal").iterdir()} == RESULTS - {"reconstruction.ome.tif"}
     for field in diffphys.types.resolve(modality).FIELDS:
-        assert field.name in printed.out
-    assert first["status"] in printed.out and "±" in printed.out
-    assert all(line.startswith("diffphys: warning: ") for line in printed.err.splitlines())  # no bars off the terminal
+        assert field.name in printed
+    assert first["status"] in printed and "±" in printed
+    assert all(line.startswith("diffphys: warning: ") for line in err.splitlines())  # no bars off the terminal
+
+
+def _staged(out: Path, name: str) -> bool:
+    """Whether the run that will fill `out` has got as far as the file `name`."""
+    return any((p / name).exists() for p in out.parent.glob(".tmp-diffphys-*"))
+
+
+def _one_line(err: str) -> str:
+    lines = [line for line in err.splitlines() if not line.startswith("diffphys: warning: ")]
+    assert len(lines) == 1 and lines[0].startswith("diffphys: interrupted: ") and "Traceback" not in err, err
+    return lines[0]
+
+
+def test_ctrl_c_during_the_calibration_writes_nothing(simulated, tmp_path):
+    _, source = simulated
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "diffphys", "reconstruct", source / "measurement.h5", "-o", out]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        deadline = time.monotonic() + 100
+        while not _staged(out, "."):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "the run never began"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "nothing was written" in _one_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_during_the_reconstruction_keeps_what_is_finished(reconstructed, tmp_path, capsys):
+    """The calibration is finished, so it is kept, and the image is the best so far."""
+    _, source, first = reconstructed
+    out = tmp_path / "out"
+
+    def press_when_calibrated() -> None:
+        deadline = time.monotonic() + 100
+        while not _staged(out, "calibration.json") and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    finger = threading.Thread(target=press_when_calibrated)
+    finger.start()
+    arguments = ["reconstruct", source / "measurement.h5", "-o", out, "--method", "tv", "--seed", 3]
+    assert main([str(a) for a in arguments]) == 130
+    finger.join()
+    assert "is the best after" in _one_line(capsys.readouterr().err)
+    assert {p.name for p in out.iterdir()} == RESULTS
+    record = json.loads((out / "run.json").read_text())
+    assert record["reconstruction"]["status"] == "INTERRUPTED"
+    assert np.isfinite(tifffile.imread(out / "reconstruction.ome.tif")).all()
+    kept, whole = (json.loads((f / "calibration.json").read_text()) for f in (out, first))
+    assert kept["parameters"] == whole["parameters"]
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_a_measured_psf_replaces_the_calibration(simulated, tmp_path):

@@ -53,13 +53,13 @@ def distil(
     print(f"results: {output}")
 
 
-def demo(output: options.Output = Path("demo"), seed: options.Seed = 0, overwrite: options.Overwrite = False) -> None:
+def demo(output: options.Output = Path("demo"), seed: options.Seed = 0) -> None:
     """Simulate, calibrate and reconstruct a confocal stack and two SHG frames; truth against estimate."""
     for modality in ("confocal_3d", "shg"):
-        _demo(modality, output / modality, seed, overwrite)
+        _demo(modality, output / modality, seed)
 
 
-def _demo(modality: str, output: Path, seed: int, overwrite: bool) -> None:
+def _demo(modality: str, output: Path, seed: int) -> None:
     from diffphys import demo as job
     from diffphys.cli import simulation
     from diffphys.io.output_folder import RESULTS, OutputFolder
@@ -71,7 +71,7 @@ def _demo(modality: str, output: Path, seed: int, overwrite: bool) -> None:
     known = resolve(modality)
     stated, geometry = simulation.instrument(modality, None, None, None)
     family = {"confocal_3d": "cells", "shg": "collagen"}[modality]
-    with OutputFolder(output, names=(*RESULTS, *simulation.FILES), overwrite=overwrite) as out:
+    with OutputFolder(output, names=(*RESULTS, *simulation.FILES), overwrite=True) as out:
         made = job.simulated(known, job.random_spec(known, geometry, seed), geometry=geometry, family=family, seed=seed)
         simulation.write(out, known, geometry, stated, made, family=family)
         with progress(f"{modality}: calibrate") as update:
