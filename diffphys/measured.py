@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 Voxel = tuple[float, float, float]
+Pitch = Sequence[float] | np.ndarray
 
 
 class Measured(NamedTuple):
@@ -56,7 +58,7 @@ class Resampled(NamedTuple):
 def distil(
     stack: np.ndarray,
     *,
-    voxel_um: Sequence[float],
+    voxel_um: Pitch,
     bead_um: float = 0.0,
     min_distance_um: float | None = None,
     box_um: Sequence[float] | None = None,
@@ -125,8 +127,8 @@ def centre(psf: np.ndarray, *, rounds: int = 4) -> np.ndarray:
 def resample(
     psf: np.ndarray,
     *,
-    voxel_um: Sequence[float],
-    to_voxel_um: Sequence[float],
+    voxel_um: Pitch,
+    to_voxel_um: Pitch,
     shape: Sequence[int] | None = None,
 ) -> Resampled:
     """A PSF on another grid, centred on n//2, unit sum.
@@ -158,9 +160,9 @@ def resample(
 def load(
     path: str | Path,
     *,
-    voxel_um: Sequence[float],
+    voxel_um: Pitch,
     shape: Sequence[int] | None = None,
-    psf_voxel_um: Sequence[float] | None = None,
+    psf_voxel_um: Pitch | None = None,
 ) -> Measured:
     """A PSF file, brought to the voxel size (and shape) of an image: background off, centred, resampled, unit sum.
 
@@ -176,7 +178,7 @@ def load(
     from diffphys.io.tiff import read_stack
 
     try:
-        data = read_stack(path, modality="confocal_3d", voxel_um=psf_voxel_um)
+        data = read_stack(path, modality="confocal_3d", voxel_um=None if psf_voxel_um is None else tuple(psf_voxel_um))
     except ValueError as problem:
         if psf_voxel_um is None and "voxel" in str(problem):
             raise ValueError(
@@ -207,7 +209,7 @@ def load(
     return Measured(moved.psf, moved.voxel_um, 1, 0.0, error.astype(np.float32), level, tuple(warnings))
 
 
-def widths_um(psf: np.ndarray, *, voxel_um: Sequence[float]) -> Voxel:
+def widths_um(psf: np.ndarray, *, voxel_um: Pitch) -> Voxel:
     """Full widths at half maximum (z, y, x) of the lines through the brightest voxel, by linear interpolation."""
     psf, pitch = _checked(psf, voxel_um)
     at = np.unravel_index(np.argmax(psf), psf.shape)
@@ -227,14 +229,14 @@ def _crossing(line: np.ndarray, start: np.intp, step: int) -> float:
     return abs(i - int(start)) + float((line[i] - half) / (line[i] - line[i + step]))
 
 
-def _checked(stack: np.ndarray, voxel_um: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _checked(stack: np.ndarray, voxel_um: Pitch) -> tuple[np.ndarray, np.ndarray]:
     stack = np.asarray(stack, np.float64)
     if stack.ndim != 3 or not np.isfinite(stack).all() or np.ptp(stack) == 0:
         raise ValueError(f"PSF data has shape {stack.shape}; expected a finite, not constant stack (z, y, x)")
     return stack, _positive(voxel_um)
 
 
-def _positive(voxel_um: Sequence[float]) -> np.ndarray:
+def _positive(voxel_um: Pitch) -> np.ndarray:
     voxel = np.asarray(voxel_um, np.float64)
     if voxel.shape != (3,) or not (np.isfinite(voxel).all() and (voxel > 0).all()):
         raise ValueError(f"voxel_um is {list(voxel_um)}; expected three positive micrometres (z, y, x)")
@@ -360,7 +362,7 @@ def _average(aligned: np.ndarray, flux: np.ndarray) -> tuple[np.ndarray, np.ndar
         variance, scatter = residual**2, 0.0
     bright = np.clip(psf, 0, None) / psf.max()
     edges = [-1, 0.003, 0.01, 0.03, 0.1, 0.3, 2]
-    bins = [(bright > lo) & (bright <= hi) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
+    bins = [(bright > lo) & (bright <= hi) for lo, hi in pairwise(edges)]
     points = np.array([(bright[b].mean(), variance[b].mean(), math.sqrt(b.sum())) for b in bins if b.any()])
     weight = points[:, 2] / points[:, 1].clip(1e-12 * variance.max() + 1e-300)
     design = np.stack([np.ones(len(points)), points[:, 0]], 1)

@@ -255,8 +255,8 @@ def _noise_at(y: np.ndarray, axes: tuple[int, ...], order: int) -> _Noise:
     label = np.searchsorted(edges, guide)
     size = np.bincount(label).astype(float)
     filled = size > 30
-    means = [np.bincount(label, v)[filled] / size[filled] for v in (level, square)]
-    slope, intercept, covariance = _line(*means, size[filled] * independent / use.size)
+    mean_level, mean_square = (np.bincount(label, v)[filled] / size[filled] for v in (level, square))
+    slope, intercept, covariance = _line(mean_level, mean_square, size[filled] * independent / use.size)
     return _Noise(
         slope, intercept, covariance, float(level.mean()), float(square.mean()), float(np.sqrt(2 / independent)), order
     )

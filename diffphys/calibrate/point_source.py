@@ -13,7 +13,9 @@ where residuals are correlated (White, Econometrica 50:1, 1982).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ from diffphys.calibrate import fisher_scoring
 from diffphys.calibrate.detector import estimate
 from diffphys.measured import Measured
 from diffphys.noise import Detector
+from diffphys.optics.sampling import confocal_nyquist_um, widefield_nyquist_um
 from diffphys.spec import Box, from_vector, parse_ranges
 from diffphys.types import Array, Calibration, Modality, Status, resolve
 
@@ -40,7 +43,7 @@ BLOCK = 8  # pixels of a block of the sandwich estimate
 
 
 class Problem(NamedTuple):
-    """Data and constants of one fit; q = (unit spec, position / voxel, source, amplitude and background in units of the data)."""
+    """Data and constants of one fit; q = (unit spec, position / voxel, source / SOURCE_UM^2, amplitude, background)."""
 
     y: Array
     weight: Array  # 1 / sigma
@@ -102,11 +105,8 @@ def _data(
     notes: list[str] = []
     if isinstance(measured, Measured):
         if not np.allclose(measured.voxel_um, geometry.voxel_um, rtol=1e-2):
-            raise ValueError(
-                f"PSF has voxels {measured.voxel_um} um, the geometry {geometry.voxel_um}; resample the PSF or correct the geometry"
-            )
+            raise ValueError(f"PSF has voxels {measured.voxel_um} um, the geometry {geometry.voxel_um}; correct one")
         notes += measured.warnings
-        # a voxel's error cannot be far below its neighbours': the line through a few beads is only so good
         return np.asarray(measured.psf), np.asarray(measured.sigma), detector or Detector(), notes
     y = np.asarray(measured, np.float64)
     if y.ndim not in (len(geometry.shape), len(geometry.shape) + 1) or not np.isfinite(y).all() or np.ptp(y) == 0:
@@ -130,7 +130,7 @@ def _expect_resolvable(y: np.ndarray, modality: Modality, geometry: Any) -> None
     seen, ideal = _lateral_width(y), _lateral_width(nominal.reshape(y.shape))
     if ideal > 2 and seen < NARROWEST * ideal:
         raise ValueError(
-            f"PSF is {seen * pitch[-1]:.2f} um wide, below the diffraction limit of {ideal * pitch[-1]:.2f} um of these optics: "
+            f"PSF is {seen * pitch[-1]:.2f} um wide, these optics allow {ideal * pitch[-1]:.2f} um: "
             f"the voxel size {tuple(pitch)} um (or na, wavelength) contradicts the data; correct it"
         )
 
@@ -170,30 +170,54 @@ def _problem(y: np.ndarray, sigma: np.ndarray, modality: Modality, geometry: Any
     )
 
 
-def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[[Any, Array], Array]:
-    """(spec, position) -> PSF of the data's window, moved by position (voxels) from n//2 by Fourier phases."""
+def _axial_oversampling(geometry: Any) -> int:
+    """Planes computed per recorded one, so that the Fourier shift along z moves a PSF that is sampled finely enough."""
+    if len(geometry.shape) == 2:
+        return 1
+    finest = confocal_nyquist_um if geometry.excitation_nm is not None else widefield_nyquist_um
+    wavelength = 1e-3 * (geometry.excitation_nm or geometry.emission_nm)
+    return max(1, math.ceil(geometry.voxel_um[0] / finest(wavelength, geometry.na, geometry.immersion_index)[0] - 0.05))
+
+
+def _oversampled(modality: Modality, geometry: Any, shape: tuple[int, ...], factor: int) -> Callable[[Any], Array]:
+    """spec -> PSF on `factor` times finer planes; the z-step error, added to every plane, is divided along."""
+    field = modality.block(geometry, (shape[0] * factor, *shape[1:]))
+    if factor == 1:
+        return lambda spec: modality.psf(spec, geometry=field)
+    fine = replace(field, voxel_um=(geometry.voxel_um[0] / factor, *geometry.voxel_um[1:]))
+    return lambda spec: modality.psf(replace(spec, z_step=spec.z_step / factor), geometry=fine)
+
+
+def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[[Any, Array, Array | float], Array]:
+    """(spec, position in voxels, variance of the source) -> PSF of the data's window, moved from n//2 by Fourier phases."""
     shape = tuple(geometry.shape)
     pads = [PAD + int(np.ceil(abs(s))) for s in start]
     larger = tuple(n + 2 * p for n, p in zip(shape, pads, strict=True))
-    field = modality.block(geometry, larger)
+    factors = [_axial_oversampling(geometry), 1, 1][: len(shape)]
+    psf_of = _oversampled(modality, geometry, larger, factors[0])
+    grid = tuple(f * n for f, n in zip(factors, larger, strict=True))
+    pitch = [d / f for d, f in zip(_pitch(geometry), factors, strict=True)]
     axes = tuple(range(-len(shape), 0))
-    taper = np.ones((1,) * len(shape))
-    for axis, (n, p) in enumerate(zip(larger, pads, strict=True)):
-        ramp = np.sin(0.5 * np.pi * np.clip((np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5) / (p - 1), 0, 1)) ** 2
-        taper = taper * ramp.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    window = tuple(slice(p, p + n) for p, n in zip(pads, shape, strict=True))
-    pitch = _pitch(geometry)
-    frequencies = [np.fft.fftfreq(n) for n in larger[:-1]] + [np.fft.rfftfreq(larger[-1])]
+    frequencies = [np.fft.fftfreq(n) for n in grid[:-1]] + [np.fft.rfftfreq(grid[-1])]
+    taper, window = np.ones((1,) * len(shape)), []
+    for axis, (n, g, p, f) in enumerate(zip(shape, grid, pads, factors, strict=True)):
+        edge = (np.minimum(np.arange(g), np.arange(g)[::-1]) + 0.5) / (f * (p - 1))
+        taper = taper * _along(np.sin(0.5 * np.pi * np.clip(edge, 0, 1)) ** 2, axis, len(shape))
+        first = g // 2 - f * (n // 2)
+        window.append(slice(first, first + f * n, f))
 
-    def render(spec: Any, position: Array, source_um2: Array) -> Array:
-        psf = modality.psf(spec, geometry=field) * taper
-        spectrum = jnp.fft.rfftn(psf, axes=axes)
-        for axis, (nu, d) in enumerate(zip(frequencies, pitch, strict=True)):
-            factor = jnp.exp(-2j * jnp.pi * nu * position[axis] - 2 * (jnp.pi * nu / d) ** 2 * source_um2)
-            spectrum = spectrum * factor.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-        return jnp.fft.irfftn(spectrum, s=larger, axes=axes)[(..., *window)]
+    def render(spec: Any, position: Array, source_um2: Array | float) -> Array:
+        spectrum = jnp.fft.rfftn(psf_of(spec) * taper, axes=axes)
+        for axis, (nu, d, f) in enumerate(zip(frequencies, pitch, factors, strict=True)):
+            factor = jnp.exp(-2j * jnp.pi * nu * f * position[axis] - 2 * (jnp.pi * nu / d) ** 2 * source_um2)
+            spectrum = spectrum * _along(factor, axis, len(shape))
+        return jnp.fft.irfftn(spectrum, s=grid, axes=axes)[(..., *window)]
 
     return render
+
+
+def _along(line: Any, axis: int, ndim: int) -> Any:
+    return line.reshape([-1 if a == axis else 1 for a in range(ndim)])
 
 
 def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable]:
@@ -236,7 +260,7 @@ def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fish
     stride = np.concatenate([np.full(count, 0.4), np.full(spatial, 0.5), [0.1, np.inf, np.inf]])
     box = fisher_scoring.Box(*(jnp.asarray(v, jnp.float32) for v in (low, high, stride)))
     mask = jnp.asarray(np.concatenate([free, np.ones(spatial + 3)]), jnp.float32)
-    run = jax.jit(partial(fisher_scoring.minimise, evaluate, box, mask=mask, iterations=CHUNK))
+    run = jax.jit(partial(fisher_scoring.minimise, evaluate, box, mask=mask, iterations=jnp.asarray(CHUNK)))
     trials = [run(jnp.asarray(np.concatenate([c, tail]), jnp.float32)) for c in corners]
     last = min(trials, key=lambda s: float(s.value) if np.isfinite(s.value) else np.inf)
     for _ in range(CHUNK, iterations, CHUNK):
@@ -339,9 +363,7 @@ def _summary(
     verdicts = (Status.NONFINITE, Status.MISFIT, Status.AT_BOUND, Status.OUT_OF_STEPS, Status.NOT_IDENTIFIABLE)
     status = next((s for flag, s in zip(flags, verdicts, strict=True) if flag), Status.CONVERGED)
     derived = _derived(modality, geometry, problem.fields, spec, covariance)
-    return Calibration(
-        spec, names, covariance, ranges, derived, status, undetermined, detector, tuple(warnings), diagnostics
-    )
+    return Calibration(spec, names, covariance, ranges, derived, status, undetermined, detector, tuple(warnings), diagnostics)
 
 
 def _verdict(chi2: float, radial: float) -> str:
@@ -364,7 +386,9 @@ def _width_ratio(y: np.ndarray, position: np.ndarray) -> float:
     return float(np.sqrt((light.sum(1) @ row**2) / (light.sum(0) @ column**2)))
 
 
-def _derived(modality: Modality, geometry: Any, fields: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
+def _derived(
+    modality: Modality, geometry: Any, fields: Any, spec: Any, covariance: np.ndarray
+) -> dict[str, tuple[float, float]]:
     """Derived quantities with errors by propagation."""
     vector = jnp.stack([jnp.asarray(getattr(spec, f.name)) for f in fields])
 
