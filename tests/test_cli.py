@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 import diffphys
-from diffphys.cli import main
+from diffphys.cli import main, options
 from diffphys.cli.app import _join_numbers
 from diffphys.cli.show import number
 from diffphys.io import hdf5, optics_file
@@ -256,9 +256,8 @@ def test_point_source_calibration_recovers_an_aberration(tmp_path):
     counts = np.random.default_rng(0).poisson(2e4 * psf / psf.max() + 10).astype(np.float32)
     sample = hdf5.Sample(counts, diffphys.Detector(1.0, 10.0, 1.0, 0.0, 0.0))
     path = tmp_path / "point.h5"
-    ranges = {"refractive_index": (1.515, 1.515)}
-    hdf5.write_measurement(path, "confocal_3d", geometry=geometry, samples={"sample_00": sample}, ranges=ranges)
-    run("calibrate", path, "--point-source", "-o", tmp_path / "out")
+    hdf5.write_measurement(path, "confocal_3d", geometry=geometry, samples={"sample_00": sample})
+    run("calibrate", path, "--point-source", "--ranges", "refractive_index=1.515", "-o", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "calibration.json").read_text())["parameters"]
     assert found["z_step"]["value"] == pytest.approx(30, abs=4)
     assert found["spherical_aberr"]["value"] == pytest.approx(0.12, abs=0.01)
@@ -292,6 +291,12 @@ def test_the_program_sets_its_cache_and_memory_policy_only_when_asked(tmp_path):
             env=environment | {"DIFFPHYS_CACHE": chosen},
         )
         assert done.stdout.strip() == expected
+
+
+def test_ranges_are_read_and_one_number_fixes_a_parameter():
+    stated = options.ranges("z_step=-20:35.5, refractive_index=1.515")
+    assert stated == {"z_step": (-20.0, 35.5), "refractive_index": (1.515, 1.515)}
+    assert options.ranges(None) == {}
 
 
 def test_several_numbers_after_one_option():

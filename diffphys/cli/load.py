@@ -30,6 +30,14 @@ class Job(NamedTuple):
     optics: Mapping[str, Any]
     warnings: tuple[str, ...]
 
+    def with_ranges(self, stated: Mapping[str, tuple[float, float]]) -> Job:
+        """The job with these ranges replaced, checked."""
+        from diffphys.io.optics_file import full_ranges
+        from diffphys.spec import parse_ranges
+
+        merged = full_ranges(self.modality, self.geometry, parse_ranges(self.modality.FIELDS, self.ranges, stated))
+        return self._replace(ranges=merged, optics={**self.optics, "ranges": merged})
+
 
 def load(
     stack: Path,

@@ -20,6 +20,25 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results in
 SpecText = Annotated[str | None, typer.Option("--spec", help="calibration.json, or name=value,name=value.")]
 
 
+Ranges = Annotated[
+    str | None,
+    typer.Option("--ranges", metavar="NAME=LOW:HIGH,...", help="Search ranges; one number fixes: refractive_index=1.515."),
+]
+
+
+def ranges(text: str | None) -> dict[str, tuple[float, float]]:
+    """`z_step=-20:20,refractive_index=1.515` -> name -> (low, high)."""
+    stated = {}
+    for part in filter(None, (text or "").split(",")):
+        name, _, pair = (p.strip() for p in part.partition("="))
+        low, _, high = pair.partition(":")
+        try:
+            stated[name] = (float(low), float(high or low))
+        except ValueError:
+            raise ValueError(f"--ranges has {part!r}; expected NAME=LOW:HIGH, e.g. z_step=-20:20") from None
+    return stated
+
+
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     """`0.2,0.1,0.1` -> numbers; ValueError names the option."""
     if text is None:

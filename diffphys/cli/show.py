@@ -29,7 +29,7 @@ def calibration_table(modality: Any, calibration: Any) -> str:
     rows = [("parameter", "estimate", "± sigma", "unit", "range", "")]
     for name, value in calibration.values.items():
         sigma, (low, high) = calibration.sigma[name], calibration.ranges[name]
-        note = "not determined by this data" if name in calibration.undetermined else "fixed" if low == high else ""
+        note = "fixed" if low == high else "not determined by this data" if name in calibration.undetermined else ""
         rows.append((name, number(value, sigma), number(sigma, sigma), units[name], f"{low:g} ... {high:g}", note))
     for name, (value, sigma) in calibration.derived.items():
         rows.append((name, number(value, sigma), number(sigma, sigma), "", "", "derived"))
