@@ -10,6 +10,8 @@ from diffphys import confocal as confocal
 from diffphys import shg as shg
 from diffphys.noise import Detector as Detector
 from diffphys.noise import log_likelihood as log_likelihood
+from diffphys.operator import bind as bind
+from diffphys.reconstruct import reconstruct as reconstruct
 from diffphys.simulate import simulate as simulate
 from diffphys.types import Calibration as Calibration
 from diffphys.types import Reconstruction as Reconstruction
