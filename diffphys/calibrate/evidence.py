@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffphys.calibrate.periodogram import Periodogram
+from diffphys.calibrate.periodogram import Frequencies, Periodogram
 from diffphys.calibrate.spectra import Spectrum
 from diffphys.types import Array
 
@@ -31,8 +31,7 @@ class Data(NamedTuple):
     weight: Array
     smoothing: tuple[Array, ...]
     noise: Array
-    lateral2: Array
-    axial2: Array
+    frequencies: Frequencies
     middle: Array
     half: Array
     prior_mean: Array
@@ -46,7 +45,7 @@ class Model(NamedTuple):
     """The static part: OTF of a theta vector -> (real, imag), spectrum, sizes."""
 
     otf: Callable[[Array], tuple[Array, Array]]
-    log_spectrum: Callable[[Array, Array, Array], Array]
+    log_spectrum: Callable[[Array, Any], Array]
     parameters: int
     frames: int
 
@@ -86,7 +85,7 @@ def _diagonal(values: Array, ndim: int) -> Array:
 def covariance(model: Model, data: Data, q: Array) -> Array:
     """M, (K, K, *quadrant)."""
     theta, s, psi = model.split(q)
-    spectrum = jnp.exp(model.log_spectrum(psi, data.lateral2, data.axial2))
+    spectrum = jnp.exp(model.log_spectrum(psi, data.frequencies))
     signal = smooth(data, spectrum * _pairs(*model.otf(data.middle + data.half * theta)))
     return signal + _diagonal(data.noise * jnp.exp(s), signal.ndim - 2)
 
@@ -148,7 +147,7 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
 
     (real, imag), push = jax.linearize(model.otf, parameters)
     d_real, d_imag = jax.vmap(push)(jnp.diag(data.half))
-    log_s, push_s = jax.linearize(lambda p: model.log_spectrum(p, data.lateral2, data.axial2), psi)
+    log_s, push_s = jax.linearize(lambda p: model.log_spectrum(p, data.frequencies), psi)
     d_log_s = jax.vmap(push_s)(jnp.eye(psi.size, dtype=psi.dtype))
     spectrum, pairs = jnp.exp(log_s), _pairs(real, imag)
 
@@ -185,7 +184,7 @@ def make_data(
     statistic: Periodogram,
     noise: Any,
     *,
-    frequencies: tuple[Any, Any],
+    frequencies: Frequencies,
     box: tuple[Any, Any],
     theta_prior: tuple[Any, Any],
     noise_sd: float,
@@ -209,8 +208,7 @@ def make_data(
         weight=f(statistic.weight),
         smoothing=tuple(f(m) for m in statistic.smoothing),
         noise=f(noise),
-        lateral2=f(frequencies[0]),
-        axial2=f(frequencies[1]),
+        frequencies=Frequencies(*map(f, frequencies)),
         middle=f(box[0]),
         half=f(box[1]),
         prior_mean=jnp.concatenate([f(theta_prior[0]), jnp.zeros(frames, dtype), f(spectrum.mean)]),

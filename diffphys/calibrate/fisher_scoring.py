@@ -1,4 +1,4 @@
-"""Fisher scoring with Levenberg damping and an active-set box: init and step on a NamedTuple, run by `lax.scan`.
+"""Fisher scoring with Levenberg damping and an active-set box: init and step on a NamedTuple, run by `lax.while_loop`.
 
 Osborne, Int. Stat. Rev. 60:99 (1992). The step solves (F + mu diag F) d = -gradient on the parameters that are free.
 """
@@ -13,15 +13,19 @@ import jax.numpy as jnp
 
 from diffphys.types import Array
 
+SETTLED = 1e-3  # nats gained by a step: below this the minimum is reached to far less than its curvature
+STIFF = 1e5  # damping: below this some step was still worth trying
+
 
 class State(NamedTuple):
-    """Accepted point, its value, gradient and Fisher matrix, and the damping."""
+    """Accepted point, its value, gradient and Fisher matrix, the damping, and how much the last accepted step gained."""
 
     q: Array
     value: Array
     gradient: Array
     fisher: Array
     damping: Array
+    gain: Array
 
 
 class Box(NamedTuple):
@@ -34,7 +38,7 @@ Evaluate = Callable[[Array], tuple[Array, Array, Array]]  # q -> value, gradient
 
 
 def init(evaluate: Evaluate, q: Array) -> State:
-    return State(q, *evaluate(q), jnp.asarray(1e-2, q.dtype))
+    return State(q, *evaluate(q), jnp.asarray(1e-2, q.dtype), jnp.asarray(jnp.inf, q.dtype))
 
 
 def step(evaluate: Evaluate, box: Box, mask: Array, state: State) -> State:
@@ -49,15 +53,20 @@ def step(evaluate: Evaluate, box: Box, mask: Array, state: State) -> State:
     value, gradient, fisher = evaluate(trial)
     better = value < state.value
     damping = jnp.clip(jnp.where(better, 0.3, 5.0) * state.damping, 1e-6, 1e6)
-    moved = State(trial, value, gradient, fisher, damping)
+    moved = State(trial, value, gradient, fisher, damping, state.value - value)
     stayed = state._replace(damping=damping)
     return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, stayed)
 
 
-def minimise(evaluate: Evaluate, box: Box, q: Array, *, mask: Array, iterations: int) -> State:
-    """Run `iterations` steps from `q`."""
+def minimise(evaluate: Evaluate, box: Box, q: Array, *, mask: Array, iterations: Array) -> State:
+    """At most `iterations` steps from `q` (traced: one compilation serves every stage); stops where nothing is gained."""
 
-    def body(state: State, _: None) -> tuple[State, None]:
-        return step(evaluate, box, mask, state), None
+    def going(carry: tuple[Array, State]) -> Array:
+        count, state = carry
+        stuck = (state.gain < SETTLED) | (state.damping >= STIFF)
+        return (count < iterations) & ~stuck
 
-    return jax.lax.scan(body, init(evaluate, q), None, length=iterations)[0]
+    def body(carry: tuple[Array, State]) -> tuple[Array, State]:
+        return carry[0] + 1, step(evaluate, box, mask, carry[1])
+
+    return jax.lax.while_loop(going, body, (jnp.zeros_like(iterations), init(evaluate, q)))[1]

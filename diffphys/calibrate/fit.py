@@ -10,43 +10,67 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate import evidence, fisher_scoring, spectra
-from diffphys.spec import from_vector
+from diffphys.calibrate.periodogram import Periodogram, frequencies
+from diffphys.spec import Box, from_vector
 from diffphys.types import Array, Modality
 
+FAMILIES = ("matern", "spline")
 WARM_UP, JOINT, POLISH, FINALISTS = 8, 12, 40, 4
 
 
+class Problem(NamedTuple):
+    """What is fitted: a modality's block instrument and the data statistic of its blocks."""
+
+    modality: Modality
+    block: Any
+    statistic: Periodogram
+    noise: np.ndarray
+    noise_sd: float
+    box: Box
+    finer: tuple[int, ...]
+
+
 class Fit(NamedTuple):
-    """One family's result: finalists, best first.
+    """One family's result.
 
     Attributes:
-        q: (F, Q) finalists.
+        family: name of the spectrum.
+        q: (F, Q) finalists, best first.
         value: (F,) penalised NLL.
+        data, model: the evidence they belong to.
         point: evidence at the best one.
+        log_evidence: minus the NLL with the hyper-parameters integrated out (Laplace), comparable between families.
     """
 
+    family: str
     q: np.ndarray
     value: np.ndarray
+    data: evidence.Data
+    model: evidence.Model
     point: evidence.Point
+    log_evidence: float
+
+
+def pitch_um(geometry: Any) -> tuple[float, ...]:
+    """Voxel or pixel size of any modality's geometry, axes as its shape."""
+    return tuple(getattr(geometry, "voxel_um", None) or geometry.pixel_um)
 
 
 @lru_cache(maxsize=32)
 def model_of(modality: Modality, block: Any, family: str, finer: tuple[int, ...]) -> tuple[evidence.Model, spectra.Spectrum]:
-    """Static part for a modality, a block geometry and a spectrum family; cached so that equal shapes share a trace."""
-    pitch = getattr(block, "voxel_um", None) or block.pixel_um
-    pitch = pitch if isinstance(pitch, tuple) else (pitch, pitch)
-    isotropy = pitch[-1] / pitch[0] if len(block.shape) == 3 else 1.0
-    spectrum = getattr(spectra, family)(isotropy)
+    """Static part for a block geometry and a spectrum family; cached so that equal shapes share a trace."""
+    pitch = pitch_um(block)
+    spectrum = getattr(spectra, family)(pitch[-1] / pitch[0] if len(pitch) == 3 else 1.0)
 
     def otf(theta: Array) -> tuple[Array, Array]:
         return modality.otf_quadrant(from_vector(modality.Spec, modality.FIELDS, theta), geometry=block, finer=finer)
 
-    frames = 1 if len(block.shape) == 3 else len(block.phase_offsets_rad)
+    frames = jax.eval_shape(otf, jnp.zeros(len(modality.FIELDS)))[0].shape[0]
     return evidence.Model(otf, spectrum.log, len(modality.FIELDS), frames), spectrum
 
 
-@partial(jax.jit, static_argnames=("model", "iterations"))
-def _run(model: evidence.Model, data: evidence.Data, starts: Array, mask: Array, *, iterations: int) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("model",))
+def _run(model: evidence.Model, data: evidence.Data, starts: Array, mask: Array, iterations: Array) -> tuple[Array, Array]:
     def evaluate(q: Array) -> tuple[Array, Array, Array]:
         point = evidence.evaluate(model, data, q)
         return point.value, point.gradient, point.fisher
@@ -65,13 +89,60 @@ def _point(model: evidence.Model, data: evidence.Data, q: Array) -> evidence.Poi
     return evidence.evaluate(model, data, q)
 
 
-def fit(model: evidence.Model, data: evidence.Data, starts: Array) -> Fit:
-    """Warm up psi with theta frozen, then everything, then polish the best finalists."""
-    moving = jnp.ones(starts.shape[1], starts.dtype)
-    frozen = moving.at[: model.parameters].set(0.0)
-    q, _ = _run(model, data, starts, frozen, iterations=WARM_UP)
-    q, value = _run(model, data, q, moving, iterations=JOINT)
-    order = np.argsort(np.where(np.isfinite(value), value, np.inf))[:FINALISTS]
-    q, value = _run(model, data, q[order], moving, iterations=POLISH)
-    best = np.argsort(np.where(np.isfinite(value), value, np.inf))
-    return Fit(np.asarray(q)[best], np.asarray(value)[best], _point(model, data, q[best[0]]))
+def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, spectra.Spectrum]:
+    """Model and data of the evidence under one spectrum family."""
+    model, spectrum = model_of(problem.modality, problem.block, family, problem.finer)
+    fields = problem.modality.FIELDS
+    theta_prior = (np.zeros(len(fields)), np.array([f.prior_half_widths for f in fields]))
+    data = evidence.make_data(
+        problem.statistic,
+        problem.noise,
+        frequencies=frequencies(problem.block.shape, pitch_um(problem.block), finer=problem.finer),
+        box=(problem.box.middle, problem.box.half),
+        theta_prior=theta_prior,
+        noise_sd=problem.noise_sd,
+        spectrum=spectrum,
+    )
+    return model, data, spectrum
+
+
+def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray) -> Array:
+    """(S, Q) start points: box-scaled thetas (S, P), expected noise, the family's spectrum at the data's power."""
+    own = np.diagonal(problem.statistic.cross, axis1=0, axis2=1)[..., 0]
+    weight = problem.statistic.weight
+    power = float(np.maximum((own - problem.noise[0]) * weight, 0).sum() / weight.sum())
+    psi = spectrum.start + spectrum.amplitude * np.log(max(power, 1e-6))
+    tail = np.concatenate([np.zeros(len(problem.noise)), psi])
+    return jnp.asarray(np.concatenate([thetas, np.tile(tail, (len(thetas), 1))], axis=1), jnp.float32)
+
+
+def _order(value: Array) -> np.ndarray:
+    return np.argsort(np.where(np.isfinite(value), value, np.inf))
+
+
+def search(problem: Problem, family: str, thetas: np.ndarray) -> Fit:
+    """Warm up psi with theta frozen, then everything; with many starts only the best finalists are polished."""
+    model, data, spectrum = make(problem, family)
+    q = first_guess(problem, spectrum, thetas)
+    moving = jnp.ones(q.shape[1], q.dtype)
+    q, _ = _run(model, data, q, moving.at[: model.parameters].set(0.0), jnp.int32(WARM_UP))
+    q, value = _run(model, data, q, moving, jnp.int32(JOINT))
+    return polish(problem, family, np.asarray(q)[_order(value)[:FINALISTS]])
+
+
+def polish(problem: Problem, family: str, q: np.ndarray) -> Fit:
+    """Iterate to convergence from full points q, (F, Q)."""
+    model, data, _ = make(problem, family)
+    finalists, value = _run(model, data, jnp.asarray(q), jnp.ones(q.shape[1], jnp.float32), jnp.int32(POLISH))
+    best = _order(value)
+    finalists, values = np.asarray(finalists)[best], np.asarray(value, np.float64)[best]
+    point = _point(model, data, jnp.asarray(finalists[0]))
+    return Fit(family, finalists, values, data, model, point, -values[0] - _occam(model, data, point))
+
+
+def _occam(model: evidence.Model, data: evidence.Data, point: evidence.Point) -> float:
+    """Laplace's price of the hyper-parameters: half the log of how much narrower than the prior the data made them."""
+    p = model.parameters
+    posterior = np.asarray(point.fisher, np.float64)[p:, p:]
+    prior = np.asarray(data.prior_precision, np.float64)[p:, p:]
+    return 0.5 * float(np.linalg.slogdet(posterior)[1] - np.linalg.slogdet(prior)[1])

@@ -9,6 +9,7 @@ whose periodograms are averaged (Welch 1967).
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -65,12 +66,16 @@ def correlation_factor(n: int) -> float:
     return float(np.sum(w**2) ** 2 / (n * np.sum(w**4)))
 
 
-def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, largest: int = 64, extent_um: float = 2.5) -> tuple[int, ...]:
-    """Block of the Welch average: the whole axis if short, else 64 samples or `extent_um`, whichever is more (at most 128)."""
+def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_um: float = 2.5) -> tuple[int, ...]:
+    """Block of the Welch average, shrunk to lengths that real FFTs like.
+
+    Volumes: 64 samples per axis, or `extent_um` where that is more (at most 128). Images: the whole field up to 512, because
+    a coherent PSF has far sidelobes and 2-D is cheap.
+    """
     sizes = []
     for n, pitch in zip(shape, pitch_um, strict=True):
-        wanted = min(n, max(largest, min(128, int(np.ceil(extent_um / pitch)))))
-        while next_fast_len(wanted, real=True) != wanted:  # shrink to a length real FFTs like
+        wanted = min(n, 512 if len(shape) == 2 else max(64, min(128, math.ceil(extent_um / pitch))))
+        while next_fast_len(wanted, real=True) != wanted:
             wanted -= 1
         sizes.append(wanted)
     return tuple(sizes)
@@ -139,12 +144,26 @@ def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int
     return Periodogram(cross, dof, dof * share, mean, tuple(smoothing_matrix(n, f) for n, f in zip(block, finer, strict=True)))
 
 
-def frequencies(
-    block: tuple[int, ...], pitch_um: tuple[float, ...], *, finer: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(lateral^2, axial^2) on the finer quadrant: lateral in cycles per x pixel, axial in cycles per plane; 2-D has no axial."""
+class Frequencies(NamedTuple):
+    """Where the bins of a (finer) quadrant lie.
+
+    Attributes:
+        lateral2: squared lateral frequency, cycles per x pixel; broadcastable to the quadrant.
+        axial2: squared axial frequency, cycles per plane; zeros in 2-D.
+        turn: cos 2 phi, phi the angle of the lateral frequency to the x axis.
+    """
+
+    lateral2: np.ndarray
+    axial2: np.ndarray
+    turn: np.ndarray
+
+
+def frequencies(block: tuple[int, ...], pitch_um: tuple[float, ...], *, finer: tuple[int, ...]) -> Frequencies:
+    """The quadrant of a block, its frequency step divided by `finer` per axis."""
     axes = [np.arange(f * n // 2 + 1) / (f * n) for n, f in zip(block, finer, strict=True)]
-    lateral2 = np.add.outer((axes[-2] * pitch_um[-1] / pitch_um[-2]) ** 2, axes[-1] ** 2)
+    y2, x2 = ((axes[-2] * pitch_um[-1] / pitch_um[-2]) ** 2)[:, None], (axes[-1] ** 2)[None]
+    lateral2 = y2 + x2
+    turn = (x2 - y2) / np.maximum(lateral2, 1e-12)
     if len(block) == 2:
-        return lateral2, np.zeros((1, 1))
-    return lateral2[None], axes[0][:, None, None] ** 2
+        return Frequencies(lateral2, np.zeros((1, 1)), turn)
+    return Frequencies(lateral2[None], axes[0][:, None, None] ** 2, turn[None])

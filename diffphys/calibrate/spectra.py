@@ -1,6 +1,7 @@
 """Prior power spectra of the unknown specimen: hyper-parameters -> log spectrum on the frequency quadrant.
 
-Each family is a value with the same five members, so the evidence does not know which one it has.
+log S = radial part of ln(nu_perp^2 + kappa^2 nu_z^2) + mild dependence on direction. The directional terms are shared by the
+families: fibres have preferred directions, and an ellipsoid alone would bias the optics.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.calibrate.periodogram import Frequencies
 from diffphys.types import Array
+
+KNOTS = 8
+POSITION = np.linspace(np.log(0.02**2), np.log(0.9**2), KNOTS)  # ln of squared frequency, cycles per pixel
+DIRECTIONS = 7  # ln kappa, two axial terms, four lateral ones
 
 
 class Spectrum(NamedTuple):
     """A family of prior spectra S(nu).
 
     Attributes:
-        name: of the family.
-        log: (psi, lateral^2, axial^2) -> log S.
+        log: (psi, frequencies) -> log S.
         start: psi at log amplitude 0.
         mean, precision: weak Gaussian prior, (Q,) and (Q, Q).
         low, high: box, (Q,).
@@ -27,8 +32,7 @@ class Spectrum(NamedTuple):
         amplitude: (Q,) direction in psi that scales S by e.
     """
 
-    name: str
-    log: Callable[[Array, Array, Array], Array]
+    log: Callable[[Array, Frequencies], Array]
     start: np.ndarray
     mean: np.ndarray
     precision: np.ndarray
@@ -38,67 +42,98 @@ class Spectrum(NamedTuple):
     amplitude: np.ndarray
 
 
-def matern(isotropy: float) -> Spectrum:
-    """log S = a - p log(nu_c^2 + nu_perp^2 + kappa^2 nu_z^2) - (nu / nu_g)^2, psi = (a, p, ln nu_c, ln kappa, ln nu_g^-2).
+def _radius(psi: Array, at: Frequencies) -> tuple[Array, Array]:
+    """Squared radius and squared cosine to the axis in the frame where the specimen's spectrum is isotropic."""
+    stretched = jnp.exp(2 * psi[0]) * at.axial2
+    squared = at.lateral2 + stretched + 1e-6
+    return squared, stretched / squared
 
-    The Gaussian roll-off lets compact objects (beads) be what they are instead of pushing p to its cap.
+
+def _direction(psi: Array, squared: Array, cosine2: Array, at: Frequencies) -> Array:
+    """P4 and radius * P2 of the angle to the axis; cos 2 phi, cos 4 phi and radius times both of the angle in the plane."""
+    radius = (jnp.log(squared) - POSITION.mean()) / (POSITION[-1] - POSITION[0]) * 4
+    axial = psi[1] * (35 * cosine2**2 - 30 * cosine2 + 3) / 8 + psi[2] * radius * (3 * cosine2 - 1) / 2
+    lateral = (psi[3] + psi[5] * radius) * at.turn + (psi[4] + psi[6] * radius) * (2 * at.turn**2 - 1)
+    return axial + (1 - cosine2) * lateral
+
+
+def _family(
+    radial: Callable[[Array, Array], Array],
+    isotropy: float,
+    *,
+    start: np.ndarray,
+    mean: np.ndarray,
+    precision: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    step: np.ndarray,
+    amplitude: np.ndarray,
+) -> Spectrum:
+    """The directional terms in front of a radial family's own hyper-parameters."""
+
+    def log(psi: Array, at: Frequencies) -> Array:
+        squared, cosine2 = _radius(psi, at)
+        return radial(psi[DIRECTIONS:], squared) + _direction(psi, squared, cosine2, at)
+
+    sd = np.array([0.5, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0])
+    centre = np.concatenate([[np.log(isotropy)], np.zeros(DIRECTIONS - 1)])
+    full = np.zeros((DIRECTIONS + len(start),) * 2)
+    full[:DIRECTIONS, :DIRECTIONS] = np.diag(sd**-2.0)
+    full[DIRECTIONS:, DIRECTIONS:] = precision
+    return Spectrum(
+        log=log,
+        start=np.concatenate([centre, start]),
+        mean=np.concatenate([centre, mean]),
+        precision=full,
+        low=np.concatenate([centre - 4 * sd, low]),
+        high=np.concatenate([centre + 4 * sd, high]),
+        step=np.concatenate([np.full(DIRECTIONS, 0.5), step]),
+        amplitude=np.concatenate([np.zeros(DIRECTIONS), amplitude]),
+    )
+
+
+def matern(isotropy: float) -> Spectrum:
+    """Radial part a - p log(nu_c^2 + nu^2), psi = (directions, a, p, ln nu_c).
 
     Args:
         isotropy: lateral pixel / plane distance; the value of kappa for a specimen that is isotropic in micrometres.
     """
 
-    def log(psi: Array, lateral2: Array, axial2: Array) -> Array:
-        squared = lateral2 + jnp.exp(2 * psi[3]) * axial2
-        return psi[0] - psi[1] * jnp.log(jnp.exp(2 * psi[2]) + squared) - jnp.exp(psi[4]) * squared
+    def radial(psi: Array, squared: Array) -> Array:
+        return psi[0] - psi[1] * jnp.log(jnp.exp(2 * psi[2]) + squared)
 
-    kappa = np.log(isotropy)
-    sd = np.array([1e3, 2.2, 4.5, 0.5, 3.0])
-    return Spectrum(
-        name="matern",
-        log=log,
-        start=np.array([0.0, 2.0, -3.0, kappa, 0.0]),
-        mean=np.array([0.0, 2.0, -3.0, kappa, 0.0]),
-        precision=np.diag(sd**-2.0),
-        low=np.array([-60.0, 0.3, -7.0, kappa - 2.0, -4.0]),
-        high=np.array([60.0, 6.0, 0.0, kappa + 2.0, 5.0]),
-        step=np.array([2.0, 0.6, 0.6, 0.6, 1.0]),
-        amplitude=np.array([1.0, 0.0, 0.0, 0.0, 0.0]),
+    return _family(
+        radial,
+        isotropy,
+        start=np.array([-4.0, 2.0, -3.0]),
+        mean=np.array([0.0, 2.0, -3.0]),
+        precision=np.diag(np.array([1e3, 2.2, 4.5]) ** -2.0),
+        low=np.array([-60.0, 0.3, -7.0]),
+        high=np.array([60.0, 6.0, 0.0]),
+        step=np.array([2.0, 0.6, 0.6]),
+        amplitude=np.array([1.0, 0.0, 0.0]),
     )
 
 
-def spline(isotropy: float, *, knots: int = 8, angular_sd: float = 0.3) -> Spectrum:
-    """log S piecewise linear in ln(nu_perp^2 + kappa^2 nu_z^2), with a mild dependence on the angle to the axis.
+def spline(isotropy: float, *, stiffness: float = 1.0) -> Spectrum:
+    """Radial part piecewise linear in ln nu^2, psi = (directions, values at the knots).
 
-    psi = (ln kappa, angular terms P4 and P2 * radius, values at the knots). Knots from 0.02 to 0.9 cycles per pixel, second
-    differences penalised with weight 1. The angular terms say what an ellipsoid cannot: real specimens have preferred
-    directions, and leaving that out biases the axial parameters.
+    Knots from 0.02 to 0.9 cycles per pixel; second differences penalised with weight `stiffness`.
     """
-    position = np.linspace(np.log(0.02**2), np.log(0.9**2), knots)
 
-    def log(psi: Array, lateral2: Array, axial2: Array) -> Array:
-        stretched = jnp.exp(2 * psi[0]) * axial2
-        squared = lateral2 + stretched + 1e-6
-        cosine2 = stretched / squared
-        t = jnp.clip((jnp.log(squared) - position[0]) / (position[1] - position[0]), 0.0, knots - 1.001)
-        hats = jnp.maximum(0.0, 1.0 - jnp.abs(t[..., None] - jnp.arange(knots, dtype=t.dtype)))
-        fourth = (35 * cosine2**2 - 30 * cosine2 + 3) / 8
-        second = (3 * cosine2 - 1) / 2
-        return hats @ psi[3:] + psi[1] * fourth + psi[2] * second * (t - knots / 2) / 2
+    def radial(psi: Array, squared: Array) -> Array:
+        t = jnp.clip((jnp.log(squared) - POSITION[0]) / (POSITION[1] - POSITION[0]), 0.0, KNOTS - 1.001)
+        return jnp.maximum(0.0, 1.0 - jnp.abs(t[..., None] - jnp.arange(KNOTS, dtype=t.dtype))) @ psi
 
-    bend = np.diff(np.eye(knots), 2, axis=0)
-    precision = np.zeros((knots + 3, knots + 3))
-    precision[0, 0] = 4.0
-    precision[1, 1] = precision[2, 2] = angular_sd**-2.0
-    precision[3:, 3:] = bend.T @ bend + 1e-6 * np.eye(knots)
-    kappa = np.log(isotropy)
-    return Spectrum(
-        name="spline",
-        log=log,
-        start=np.concatenate([[kappa, 0.0, 0.0], -1.7 * (position - position[0])]),
-        mean=np.concatenate([[kappa], np.zeros(knots + 2)]),
-        precision=precision,
-        low=np.concatenate([[kappa - 2.0, -2.0, -2.0], np.full(knots, -80.0)]),
-        high=np.concatenate([[kappa + 2.0, 2.0, 2.0], np.full(knots, 80.0)]),
-        step=np.concatenate([[0.6, 0.3, 0.3], np.full(knots, 3.0)]),
-        amplitude=np.concatenate([[0.0, 0.0, 0.0], np.ones(knots)]),
+    bend = np.diff(np.eye(KNOTS), 2, axis=0)
+    return _family(
+        radial,
+        isotropy,
+        start=2.0 - 1.7 * (POSITION - POSITION[0]),
+        mean=np.zeros(KNOTS),
+        precision=stiffness * bend.T @ bend + 1e-6 * np.eye(KNOTS),
+        low=np.full(KNOTS, -80.0),
+        high=np.full(KNOTS, 80.0),
+        step=np.full(KNOTS, 3.0),
+        amplitude=np.ones(KNOTS),
     )

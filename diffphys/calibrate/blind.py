@@ -1,0 +1,170 @@
+"""Blind calibration: counts -> spec, covariance, what cannot be known.
+
+Detector -> periodogram -> evidence under two spectra, started all over the box -> modulating parameters by the row means ->
+sign test between twins -> covariance with the model's misfit in it -> verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffphys.calibrate import detector as detectors
+from diffphys.calibrate import fit as fits
+from diffphys.calibrate import modulation, sign, verdict
+from diffphys.calibrate.evidence import covariance
+from diffphys.calibrate.periodogram import block_shape, periodogram, tapered_mean
+from diffphys.noise import Detector, to_photons
+from diffphys.spec import Box, from_vector, names, parse_ranges
+from diffphys.types import Calibration, Modality, resolve
+
+Progress = Callable[[float, str], None]
+KNOWN_NOISE_SD, ESTIMATED_NOISE_SD = 0.02, 0.3  # of the log noise level
+PASSES = 3  # of demodulation
+
+
+def calibrate(
+    y: Any,
+    modality: Modality | str,
+    *,
+    geometry: Any,
+    detector: Detector | None = None,
+    ranges: Mapping[str, Sequence[float]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Find how the instrument was really set, from the measurement alone.
+
+    Args:
+        y: counts, (z, y, x) confocal or (frame, y, x) SHG; not periodic, light from outside the field welcome.
+        modality: `diffphys.confocal`, `diffphys.shg` or their names.
+        geometry: nominal instrument, its shape that of the field.
+        detector: gain, offset, background, read noise; NaN entries (or None) are estimated from `y`.
+        ranges: name -> (low, high) replaces a default range; low == high fixes that parameter.
+        seed: kept in the record; the estimate itself is deterministic.
+        progress: called with (fraction done, what is being done).
+
+    Returns:
+        `Calibration`. Its status says whether to trust it and its `undetermined` what this data cannot tell.
+
+    Raises:
+        ValueError: in one line, when the input cannot be calibrated at all.
+    """
+    modality, tell = resolve(modality), progress or (lambda fraction, text: None)
+    y = _checked(y, modality, geometry)
+    box_ranges = parse_ranges(modality.FIELDS, modality.default_ranges(geometry), ranges)
+    modality.check_ranges(box_ranges, geometry)
+    tell(0.0, "detector")
+    known, warnings = _detector(y, modality, geometry, detector)
+    photons = np.asarray(to_photons(known, y), np.float64)
+    if photons.ndim == len(geometry.shape):
+        photons = photons[None]
+    noise_sd = KNOWN_NOISE_SD if known is detector else ESTIMATED_NOISE_SD
+    estimate = _estimate(photons, modality, geometry, known, box_ranges, noise_sd, tell)
+    tell(0.9, "sign of the aberration")
+    spec, margin = _sign(estimate, photons, modality, geometry, known, box_ranges)
+    tell(1.0, "done")
+    return verdict.calibration(
+        estimate, spec, margin, modality, geometry, ranges=box_ranges, detector=known, warnings=warnings, seed=seed
+    )
+
+
+def _checked(y: Any, modality: Modality, geometry: Any) -> np.ndarray:
+    y = np.asarray(y)
+    field = tuple(geometry.shape)
+    framed = hasattr(geometry, "phase_offsets_rad")
+    expected = (len(geometry.phase_offsets_rad), *field) if framed else field
+    if y.shape != expected:
+        raise ValueError(f"y has shape {y.shape}; expected {expected} as the {modality.NAME} geometry says")
+    if not np.isfinite(y).all():
+        raise ValueError(f"y has {int((~np.isfinite(y)).sum())} values that are NaN or infinite; mask or crop them first")
+    if np.ptp(y) == 0:
+        raise ValueError("y is constant: there is no structure to calibrate with")
+    if min(field) < 8:
+        raise ValueError(f"the field is {field}; calibration needs at least 8 samples along every axis")
+    return y
+
+
+def _detector(y: np.ndarray, modality: Modality, geometry: Any, detector: Detector | None) -> tuple[Detector, tuple[str, ...]]:
+    if detector is not None and not any(np.isnan(float(getattr(detector, n))) for n in Detector.__dataclass_fields__):
+        return detector, ()
+    return detectors.estimate(y, modality, geometry=geometry, detector=detector)
+
+
+class Estimate(dict):
+    """Working results of `_estimate`, by name; see there."""
+
+    __getattr__ = dict.__getitem__
+
+
+def _estimate(
+    photons: np.ndarray, modality: Modality, geometry: Any, detector: Detector, ranges: Mapping, noise_sd: float, tell: Progress
+) -> Estimate:
+    """Evidence fits under both spectra; with modulating parameters, in passes of demodulation."""
+    fields, modulating = names(modality.FIELDS), [n for n in modality.MODULATION_FIELDS if ranges[n][0] < ranges[n][1]]
+    held = {n: (r if n not in modality.MODULATION_FIELDS else (0.0, 0.0)) for n, r in ranges.items()}
+    box = Box.of(modality.FIELDS, held)
+    block = block_shape(geometry.shape, fits.pitch_um(geometry))
+    local = modality.block(geometry, block)
+    finer = (2, 1, 1) if len(block) == 3 else (2, 2)
+    background, read = float(detector.background), float(detector.read_sigma)
+    values = {n: float(np.clip(0.0, *ranges[n])) for n in modality.MODULATION_FIELDS}
+    amplitudes: dict[str, modulation.Amplitude] = {}
+    found: list[fits.Fit] = []
+
+    for number in range(PASSES if modulating else 1):
+        spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
+        shape = np.broadcast_to(np.asarray(modality.transfer(spec, geometry=geometry).modulation), photons.shape)
+        statistic = periodogram((photons - background) / shape, block=block, finer=finer)
+        level = _noise_level(photons, shape, read)
+        problem = fits.Problem(modality, local, statistic, level, noise_sd, box, finer)
+        if not found:
+            starts = np.asarray(box.encode(jnp.asarray(modality.starts(held, geometry=geometry), jnp.float32)))
+            tell(0.05, "evidence, Matérn spectrum")
+            found = [fits.search(problem, "matern", starts)]
+            tell(0.45, "evidence, spline spectrum")
+            found.append(fits.search(problem, "spline", found[0].q[:, : len(fields)]))
+        else:
+            tell(0.7 + 0.1 * number, "evidence, demodulated")
+            found = [fits.polish(problem, f.family, f.q) for f in found]
+        found.sort(key=lambda f: -f.log_evidence)
+        for name in modulating:
+            column = np.asarray(covariance(found[0].model, found[0].data, jnp.asarray(found[0].q[0])), np.float64)[..., 0]
+            spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
+            amplitudes[name] = modulation.estimate(
+                photons - background, column, modality, geometry, spec, name=name, block=block
+            )
+            values[name] = float(np.clip(amplitudes[name].value, *ranges[name]))
+    spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
+    return Estimate(spec=spec, fits=found, box=box, statistic=statistic, amplitudes=amplitudes, block=block)
+
+
+def _theta(box: Box, found: list[fits.Fit], fields: tuple[str, ...], values: Mapping[str, float]) -> Any:
+    """Parameters in their units: the best fit's (the middle of the box before there is one) and the modulating ones."""
+    theta = np.array(box.middle if not found else box.decode(jnp.asarray(found[0].q[0, : len(fields)])), np.float32)
+    for name, value in values.items():
+        theta[fields.index(name)] = value
+    return jnp.asarray(theta)
+
+
+def _noise_level(photons: np.ndarray, shape: np.ndarray, read: float) -> np.ndarray:
+    """(K,) white level of the demodulated frames: mean of (photons + read^2) / modulation^2 under the taper."""
+    return np.maximum(tapered_mean((photons + read**2) / shape**2, photons.ndim - 1), 1e-6)
+
+
+def _sign(
+    estimate: Estimate, photons: np.ndarray, modality: Modality, geometry: Any, detector: Detector, ranges: Mapping
+) -> tuple[Any, float | None]:
+    """The spec or its twin, whichever positivity prefers, and by how many nats; None where there is no twin."""
+    twin = modality.twin(estimate.spec, geometry=geometry, ranges=ranges)
+    if twin is None:
+        return estimate.spec, None
+    read2 = float(detector.read_sigma) ** 2
+    plain = replace(geometry, depth_anchors=1, attenuation_per_um=0.0) if hasattr(geometry, "depth_anchors") else geometry
+    background = float(detector.background) + read2
+    gain = sign.margin(photons[0] + read2, modality, plain, (estimate.spec, twin), background=background)
+    return (estimate.spec, gain) if gain >= 0 else (twin, -gain)

@@ -1,0 +1,54 @@
+"""Honest covariance of the evidence fit: sandwich over frequency, spread between the spectra, measured inflation.
+
+The Fisher matrix F is right where the specimen is the Gaussian field of the prior. Real specimens are not: the residual of
+the spectrum is correlated over neighbouring frequencies. The sandwich F^-1 G F^-1 (Godambe 1960; Huber 1967) replaces the
+information by the observed covariance G of the scores, summed over a neighbourhood of each frequency (Newey & West,
+Econometrica 55:703, 1987; Conley, J. Econometrics 92:1, 1999).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from diffphys.calibrate.evidence import Point
+
+BANDWIDTH = 2.0  # bins, standard deviation of the neighbourhood
+
+
+def scores(point: Point, weight: np.ndarray) -> np.ndarray:
+    """(Q, *quadrant) gradient of the NLL bin by bin; sums to the gradient without the prior."""
+    whitened, residual = np.asarray(point.whitened, np.float64), np.asarray(point.residual, np.float64)
+    return 0.5 * np.asarray(weight) * np.einsum("qjk...,jk...->q...", whitened, residual)
+
+
+def score_covariance(u: np.ndarray, *, bandwidth: float) -> np.ndarray:
+    """(Q, Q) sum of u_nu u_nu'^T over pairs of bins, weighted by a Gaussian of their distance (1 at distance 0)."""
+    ndim = u.ndim - 1
+    if bandwidth <= 0:
+        spread = u
+    else:
+        impulse = np.zeros((*(2 * int(4 * bandwidth) + 3,) * ndim,))
+        impulse[(*(n // 2 for n in impulse.shape),)] = 1.0
+        peak = gaussian_filter(impulse, bandwidth, mode="constant").max()
+        spread = np.stack([gaussian_filter(v, bandwidth, mode="constant") for v in u]) / peak
+    flat, wide = u.reshape(len(u), -1), spread.reshape(len(u), -1)
+    matrix = flat @ wide.T
+    return (matrix + matrix.T) / 2
+
+
+def sandwich(point: Point, weight: np.ndarray, *, bandwidth: float = BANDWIDTH) -> np.ndarray:
+    """(Q, Q) covariance of q: the larger of Fisher and sandwich in every direction of the latter's inflation."""
+    inverse = np.linalg.inv(np.asarray(point.fisher, np.float64))
+    observed = score_covariance(scores(point, weight), bandwidth=bandwidth)
+    return larger(inverse, inverse @ observed @ inverse)
+
+
+def larger(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Smallest simple matrix that is at least both covariances: in the basis where a = 1, eigenvalues of b below 1 become 1."""
+    values, vectors = np.linalg.eigh((a + a.T) / 2)
+    root = vectors * np.sqrt(np.maximum(values, 1e-300))
+    inverse = (vectors / np.sqrt(np.maximum(values, 1e-300))).T
+    stretch, turn = np.linalg.eigh(inverse @ ((b + b.T) / 2) @ inverse.T)
+    factor = root @ turn
+    return (factor * np.maximum(stretch, 1.0)) @ factor.T

@@ -1,0 +1,161 @@
+"""From fits to a verdict: covariance with the model's misfit in it, what is undetermined, status and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import digamma, polygamma
+
+from diffphys.calibrate import evidence
+from diffphys.calibrate.covariance import larger, sandwich
+from diffphys.spec import as_vector, from_vector, names
+from diffphys.types import Calibration, Modality, Status
+
+MISFIT_SD = 6.0  # standard deviations of the saturated likelihood above its expectation (physics: missed optima lie at +14)
+UNDETERMINED = 0.8  # sigma over the half range; a flat distribution over the whole range has 0.58, so this says "nothing"
+SURE_OF_SIGN = 10.0  # nats
+
+
+def calibration(
+    estimate: Any,
+    spec: Any,
+    margin: float | None,
+    modality: Modality,
+    geometry: Any,
+    *,
+    ranges: Mapping[str, tuple[float, float]],
+    detector: Any,
+    warnings: tuple[str, ...],
+    seed: int,
+) -> Calibration:
+    """Assemble the `Calibration` of one measurement."""
+    fields = names(modality.FIELDS)
+    best, other = estimate.fits
+    covariance = _covariance(best, other, estimate, fields)
+    derived = _derived(modality, geometry, spec, covariance)
+    fit_z = goodness_of_fit(best, estimate.statistic)
+    undetermined = _undetermined(modality, geometry, covariance, ranges, fields)
+    lines = [*warnings, *modality.sampling_warnings(geometry)]
+    if margin is not None and margin < SURE_OF_SIGN:
+        lines.append(f"the sign of the aberration is not sure: it is preferred by {margin:.1f} nats only")
+    for name, (value, sigma) in derived.items():
+        if abs(value) < 2 * sigma:
+            lines.append(f"{name} = {value:.3f} ± {sigma:.3f} is not distinguishable from zero")
+    status = _status(best, fit_z, undetermined, estimate, fields, ranges)
+    diagnostics = {
+        "spectrum": best.family,
+        "negative_log_likelihood": {f.family: float(f.value[0]) for f in estimate.fits},
+        "log_evidence": {f.family: float(f.log_evidence) for f in estimate.fits},
+        "estimate_by_spectrum": {f.family: _decoded(f, estimate.box, fields) for f in estimate.fits},
+        "hyper_parameters": [float(v) for v in best.q[0, len(fields) :]],
+        "finalists_gap": [float(v - best.value[0]) for v in best.value],
+        "goodness_of_fit_sd": float(fit_z),
+        "sign_margin_nats": margin,
+        "block": list(estimate.block),
+        "seed": seed,
+        **{f"{name}_rows_chi2": amplitude.chi2 for name, amplitude in estimate.amplitudes.items()},
+    }
+    return Calibration(
+        spec=spec,
+        names=fields,
+        covariance=covariance,
+        ranges=dict(ranges),
+        derived=derived,
+        status=status,
+        undetermined=undetermined,
+        detector=detector,
+        warnings=tuple(dict.fromkeys(lines)),
+        diagnostics=diagnostics,
+    )
+
+
+def _decoded(fit: Any, box: Any, fields: tuple[str, ...]) -> dict[str, float]:
+    values = np.asarray(box.decode(jnp.asarray(fit.q[0, : len(fields)])), np.float64)
+    return dict(zip(fields, values.tolist(), strict=True))
+
+
+def _covariance(best: Any, other: Any, estimate: Any, fields: tuple[str, ...]) -> np.ndarray:
+    """(P, P) in the parameters' units: sandwich, spread between the spectra, modulating parameters."""
+    p = len(fields)
+    half = np.asarray(estimate.box.half, np.float64)
+    matrix = sandwich(best.point, estimate.statistic.weight)[:p, :p]
+    spread = (other.q[0, :p] - best.q[0, :p]).astype(np.float64)
+    # the spread only counts as far as both spectra are credible
+    share = 1 / (1 + np.exp(min(best.log_evidence - other.log_evidence, 50.0) / 10))
+    matrix = (matrix + share * np.outer(spread, spread)) * np.outer(half, half)
+    for name, amplitude in estimate.amplitudes.items():
+        i = fields.index(name)
+        matrix[i, :] = matrix[:, i] = 0.0
+        matrix[i, i] = amplitude.sigma**2 * max(amplitude.chi2, 1.0)
+    return matrix
+
+
+def _derived(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Derived quantities with the error that the covariance implies."""
+
+    def of(vector: Any) -> Any:
+        return modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry)
+
+    vector = as_vector(spec, modality.FIELDS)
+    values, slopes = of(vector), jax.jacfwd(of)(vector)
+    out = {}
+    for name, value in values.items():
+        slope = np.asarray(slopes[name], np.float64)
+        out[name] = (float(value), float(np.sqrt(max(slope @ covariance @ slope, 0.0))))
+    return out
+
+
+def goodness_of_fit(fit: Any, statistic: Any) -> float:
+    """How many standard deviations the saturated likelihood lies above its expectation under the model.
+
+    Each bin's power is Gamma distributed with shape k = dof / 2, so sum k [ln(P/C) + C/P - 1] has the mean
+    sum k (ln k - digamma k) and a known variance; the tapers' correlation between bins widens it.
+    """
+    q = jnp.asarray(fit.q[0])
+    frames = statistic.cross.shape[0]
+    matrix = np.asarray(evidence.covariance(fit.model, fit.data, q), np.float64)
+    own = np.diagonal(matrix, axis1=0, axis2=1)
+    log_det = np.linalg.slogdet(np.moveaxis(matrix, (0, 1), (-2, -1)))[1]
+    used = statistic.weight > 0
+    k = statistic.bin_dof[used] / 2
+    share = statistic.weight[used] / statistic.bin_dof[used]
+    coupling = 0.5 * np.sum(statistic.weight[used] * (log_det - np.log(own).sum(-1))[used])
+    expected = frames * np.sum(share * k * (np.log(k) - digamma(k))) + coupling
+    variance = frames**2 * np.sum(share * (k**2 * polygamma(1, k) - k))
+    value = float(fit.value[0]) - float(evidence.prior(fit.data, q))
+    return float((value - expected) / np.sqrt(variance))
+
+
+def _undetermined(
+    modality: Modality, geometry: Any, covariance: np.ndarray, ranges: Mapping, fields: tuple[str, ...]
+) -> dict[str, str]:
+    out = {}
+    for i, name in enumerate(fields):
+        half = (ranges[name][1] - ranges[name][0]) / 2
+        sigma = float(np.sqrt(covariance[i, i]))
+        if half == 0:
+            out[name] = "fixed by its range"
+        elif sigma > UNDETERMINED * half:
+            out[name] = f"1 sigma of {sigma:.2g} is wider than what its range already says"
+    if "refractive_index" in fields and geometry.depth_um == 0:
+        out.setdefault("refractive_index", "at depth 0 the index leaves no trace in the blur")
+    return out
+
+
+def _status(
+    best: Any, fit_z: float, undetermined: Mapping, estimate: Any, fields: tuple[str, ...], ranges: Mapping
+) -> Status:
+    if not np.isfinite(best.value[0]):
+        return Status.NONFINITE
+    if fit_z > MISFIT_SD:
+        return Status.MISFIT
+    if any(ranges[name][0] < ranges[name][1] for name in undetermined):
+        return Status.NOT_IDENTIFIABLE
+    return Status.CONVERGED
+
+
+__all__ = ["calibration", "goodness_of_fit", "larger"]
