@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ from diffphys.calibrate import detector as detectors
 from diffphys.calibrate import fit as fits
 from diffphys.calibrate import modulation, sign, verdict
 from diffphys.calibrate.evidence import covariance
-from diffphys.calibrate.periodogram import block_shape, periodogram, tapered_mean
+from diffphys.calibrate.periodogram import Periodogram, block_shape, periodogram, tapered_mean
 from diffphys.noise import Detector, to_photons
 from diffphys.spec import Box, from_vector, names, parse_ranges
 from diffphys.types import Calibration, Modality, resolve
@@ -95,10 +95,15 @@ def _detector(y: np.ndarray, modality: Modality, geometry: Any, detector: Detect
     return detectors.estimate(y, modality, geometry=geometry, detector=detector)
 
 
-class Estimate(dict):
-    """Working results of `_estimate`, by name; see there."""
+class Estimate(NamedTuple):
+    """Before the sign test: point estimate, fits under both spectra (more credible first), the data they saw."""
 
-    __getattr__ = dict.__getitem__
+    spec: Any
+    fits: list[fits.Fit]
+    box: Box
+    statistic: Periodogram
+    amplitudes: dict[str, modulation.Amplitude]
+    block: tuple[int, ...]
 
 
 def _estimate(
@@ -124,10 +129,10 @@ def _estimate(
         problem = fits.Problem(modality, local, statistic, level, noise_sd, box, finer)
         if not found:
             starts = np.asarray(box.encode(jnp.asarray(modality.starts(held, geometry=geometry), jnp.float32)))
-            tell(0.05, "evidence, Matérn spectrum")
-            found = [fits.search(problem, "matern", starts)]
-            tell(0.45, "evidence, spline spectrum")
-            found.append(fits.search(problem, "spline", found[0].q[:, : len(fields)]))
+            tell(0.05, "search over the ranges")
+            finalists = fits.search(problem, starts)
+            tell(0.4, "evidence under two spectra")
+            found = [fits.settle(problem, family, finalists) for family in fits.FAMILIES]
         else:
             tell(0.7 + 0.1 * number, "evidence, demodulated")
             found = [fits.polish(problem, f.family, f.q) for f in found]
@@ -140,7 +145,7 @@ def _estimate(
             )
             values[name] = float(np.clip(amplitudes[name].value, *ranges[name]))
     spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
-    return Estimate(spec=spec, fits=found, box=box, statistic=statistic, amplitudes=amplitudes, block=block)
+    return Estimate(spec, found, box, statistic, amplitudes, block)
 
 
 def _theta(box: Box, found: list[fits.Fit], fields: tuple[str, ...], values: Mapping[str, float]) -> Any:

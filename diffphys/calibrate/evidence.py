@@ -155,7 +155,9 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
     d_theta = smooth(data, spectrum * d_pairs)
     d_psi = smooth(data, (spectrum * d_log_s)[:, None, None] * pairs)
     level = data.noise * jnp.exp(s)
-    d_s = jax.vmap(lambda e: jnp.broadcast_to(_diagonal(level * e, ndim), data.cross.shape))(jnp.eye(model.frames, dtype=s.dtype))
+    d_s = jax.vmap(lambda e: jnp.broadcast_to(_diagonal(level * e, ndim), data.cross.shape))(
+        jnp.eye(model.frames, dtype=s.dtype)
+    )
 
     lower = _cholesky(smooth(data, spectrum * pairs) + _diagonal(level, ndim))
     whitened = jax.vmap(lambda d: _whiten(lower, d))(jnp.concatenate([d_theta, d_s, d_psi]))

@@ -15,7 +15,7 @@ from diffphys.spec import Box, from_vector
 from diffphys.types import Array, Modality
 
 FAMILIES = ("matern", "spline")
-WARM_UP, JOINT, POLISH, FINALISTS = 8, 12, 40, 4
+WARM_UP, JOINT, POLISH, FINALISTS = 8, 20, 40, 3
 
 
 class Problem(NamedTuple):
@@ -120,14 +120,31 @@ def _order(value: Array) -> np.ndarray:
     return np.argsort(np.where(np.isfinite(value), value, np.inf))
 
 
-def search(problem: Problem, family: str, thetas: np.ndarray) -> Fit:
-    """Warm up psi with theta frozen, then everything; with many starts only the best finalists are polished."""
+def search(problem: Problem, thetas: np.ndarray) -> np.ndarray:
+    """(FINALISTS, P) best box-scaled parameters from many starts: psi warmed up with theta frozen, then everything.
+
+    Under the screening spectrum and on the coarse frequency grid; both only have to find the right valley.
+    """
+    coarse = problem._replace(
+        finer=(1,) * len(problem.finer), statistic=problem.statistic._replace(smoothing=problem.statistic.coarse)
+    )
+    model, data, spectrum = make(coarse, "screen")
+    q = first_guess(coarse, spectrum, thetas)
+    q = _warm_up(model, data, q)
+    q, value = _run(model, data, q, jnp.ones(q.shape[1]), jnp.int32(JOINT))
+    return np.asarray(q)[_order(value)[:FINALISTS], : model.parameters]
+
+
+def settle(problem: Problem, family: str, thetas: np.ndarray) -> Fit:
+    """Fit of one family from the finalists of `search`."""
     model, data, spectrum = make(problem, family)
-    q = first_guess(problem, spectrum, thetas)
-    moving = jnp.ones(q.shape[1], q.dtype)
-    q, _ = _run(model, data, q, moving.at[: model.parameters].set(0.0), jnp.int32(WARM_UP))
-    q, value = _run(model, data, q, moving, jnp.int32(JOINT))
-    return polish(problem, family, np.asarray(q)[_order(value)[:FINALISTS]])
+    return polish(problem, family, np.asarray(_warm_up(model, data, first_guess(problem, spectrum, thetas))))
+
+
+def _warm_up(model: evidence.Model, data: evidence.Data, q: Array) -> Array:
+    """Hyper-parameters first: theta would otherwise run off to repair a wrong spectrum."""
+    frozen = jnp.ones(q.shape[1]).at[: model.parameters].set(0.0)
+    return _run(model, data, q, frozen, jnp.int32(WARM_UP))[0]
 
 
 def polish(problem: Problem, family: str, q: np.ndarray) -> Fit:
@@ -137,7 +154,8 @@ def polish(problem: Problem, family: str, q: np.ndarray) -> Fit:
     best = _order(value)
     finalists, values = np.asarray(finalists)[best], np.asarray(value, np.float64)[best]
     point = _point(model, data, jnp.asarray(finalists[0]))
-    return Fit(family, finalists, values, data, model, point, -values[0] - _occam(model, data, point))
+    credit = -values[0] - _occam(model, data, point) if np.isfinite(values[0]) else -np.inf
+    return Fit(family, finalists, values, data, model, point, credit)
 
 
 def _occam(model: evidence.Model, data: evidence.Data, point: evidence.Point) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.fft import next_fast_len
@@ -28,7 +28,8 @@ class Periodogram(NamedTuple):
         bin_dof: (*quadrant) real degrees of freedom of each bin's own distribution; 0 where a bin is left out.
         weight: (*quadrant) degrees of freedom that bin brings to the likelihood, correlation between bins counted.
         mean: (K,) mean photons per pixel under the taper (the white level of Poisson noise).
-        smoothing: one (n//2+1, n//2+1) matrix per axis: spectrum -> expected periodogram.
+        smoothing: one (n//2+1, finer n//2+1) matrix per axis: spectrum -> expected periodogram.
+        coarse: the same with a frequency step of 1/n.
     """
 
     cross: np.ndarray
@@ -36,6 +37,7 @@ class Periodogram(NamedTuple):
     weight: np.ndarray
     mean: np.ndarray
     smoothing: tuple[np.ndarray, ...]
+    coarse: tuple[np.ndarray, ...]
 
 
 def taper(n: int) -> np.ndarray:
@@ -56,7 +58,7 @@ def smoothing_matrix(n: int, finer: int) -> np.ndarray:
     k = np.arange(n // 2 + 1)
     matrix = np.zeros((n // 2 + 1, size // 2 + 1))
     for source in range(size):
-        np.add.at(matrix, (k, min(source, size - source)), kernel[(finer * k - source) % size])
+        matrix[:, min(source, size - source)] += kernel[(finer * k - source) % size]
     return matrix
 
 
@@ -93,7 +95,9 @@ def blocks(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(B, K, *shape) overlapping blocks of (K, *axes)."""
     grids = np.meshgrid(*[block_starts(n, b) for n, b in zip(frames.shape[1:], shape, strict=True)], indexing="ij")
     corners = np.stack([g.ravel() for g in grids], axis=1)
-    return np.stack([frames[(slice(None), *(slice(c, c + b) for c, b in zip(corner, shape, strict=True)))] for corner in corners])
+    return np.stack(
+        [frames[(slice(None), *(slice(c, c + b) for c, b in zip(corner, shape, strict=True)))] for corner in corners]
+    )
 
 
 def fold(spectrum: np.ndarray, ndim: int) -> np.ndarray:
@@ -141,7 +145,9 @@ def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int
     dof[(slice(0, 2),) * ndim] = 0.0  # the taper leaks the unknown mean into the lowest bins
     share = float(np.prod([correlation_factor(n) for n in block]))
     mean = tapered_mean(cut, ndim).mean(0)
-    return Periodogram(cross, dof, dof * share, mean, tuple(smoothing_matrix(n, f) for n, f in zip(block, finer, strict=True)))
+    smoothing = tuple(smoothing_matrix(n, f) for n, f in zip(block, finer, strict=True))
+    coarse = tuple(smoothing_matrix(n, 1) for n in block)
+    return Periodogram(cross, dof, dof * share, mean, smoothing, coarse)
 
 
 class Frequencies(NamedTuple):
@@ -153,9 +159,9 @@ class Frequencies(NamedTuple):
         turn: cos 2 phi, phi the angle of the lateral frequency to the x axis.
     """
 
-    lateral2: np.ndarray
-    axial2: np.ndarray
-    turn: np.ndarray
+    lateral2: Any
+    axial2: Any
+    turn: Any
 
 
 def frequencies(block: tuple[int, ...], pitch_um: tuple[float, ...], *, finer: tuple[int, ...]) -> Frequencies:

@@ -17,7 +17,7 @@ from diffphys.types import Array
 
 KNOTS = 8
 POSITION = np.linspace(np.log(0.02**2), np.log(0.9**2), KNOTS)  # ln of squared frequency, cycles per pixel
-DIRECTIONS = 7  # ln kappa, two axial terms, four lateral ones
+DIRECTION_SD = np.array([0.5, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0])  # of ln kappa, two axial terms, four lateral ones
 
 
 class Spectrum(NamedTuple):
@@ -61,6 +61,7 @@ def _family(
     radial: Callable[[Array, Array], Array],
     isotropy: float,
     *,
+    directions: int = len(DIRECTION_SD),
     start: np.ndarray,
     mean: np.ndarray,
     precision: np.ndarray,
@@ -69,17 +70,18 @@ def _family(
     step: np.ndarray,
     amplitude: np.ndarray,
 ) -> Spectrum:
-    """The directional terms in front of a radial family's own hyper-parameters."""
+    """The first `directions` directional terms (1: ln kappa alone) in front of a radial family's own hyper-parameters."""
 
     def log(psi: Array, at: Frequencies) -> Array:
         squared, cosine2 = _radius(psi, at)
-        return radial(psi[DIRECTIONS:], squared) + _direction(psi, squared, cosine2, at)
+        own = radial(psi[directions:], squared)
+        return own if directions == 1 else own + _direction(psi, squared, cosine2, at)
 
-    sd = np.array([0.5, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0])
-    centre = np.concatenate([[np.log(isotropy)], np.zeros(DIRECTIONS - 1)])
-    full = np.zeros((DIRECTIONS + len(start),) * 2)
-    full[:DIRECTIONS, :DIRECTIONS] = np.diag(sd**-2.0)
-    full[DIRECTIONS:, DIRECTIONS:] = precision
+    sd = DIRECTION_SD[:directions]
+    centre = np.concatenate([[np.log(isotropy)], np.zeros(directions - 1)])
+    full = np.zeros((directions + len(start),) * 2)
+    full[:directions, :directions] = np.diag(sd**-2.0)
+    full[directions:, directions:] = precision
     return Spectrum(
         log=log,
         start=np.concatenate([centre, start]),
@@ -87,12 +89,17 @@ def _family(
         precision=full,
         low=np.concatenate([centre - 4 * sd, low]),
         high=np.concatenate([centre + 4 * sd, high]),
-        step=np.concatenate([np.full(DIRECTIONS, 0.5), step]),
-        amplitude=np.concatenate([np.zeros(DIRECTIONS), amplitude]),
+        step=np.concatenate([np.full(directions, 0.5), step]),
+        amplitude=np.concatenate([np.zeros(directions), amplitude]),
     )
 
 
-def matern(isotropy: float) -> Spectrum:
+def screen(isotropy: float) -> Spectrum:
+    """Matérn without the dependence on direction: few numbers, for the search from many starts."""
+    return matern(isotropy, directions=1)
+
+
+def matern(isotropy: float, *, directions: int = len(DIRECTION_SD)) -> Spectrum:
     """Radial part a - p log(nu_c^2 + nu^2), psi = (directions, a, p, ln nu_c).
 
     Args:
@@ -105,6 +112,7 @@ def matern(isotropy: float) -> Spectrum:
     return _family(
         radial,
         isotropy,
+        directions=directions,
         start=np.array([-4.0, 2.0, -3.0]),
         mean=np.array([0.0, 2.0, -3.0]),
         precision=np.diag(np.array([1e3, 2.2, 4.5]) ** -2.0),

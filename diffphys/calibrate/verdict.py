@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import digamma, polygamma
 
 from diffphys.calibrate import evidence
-from diffphys.calibrate.covariance import larger, sandwich
+from diffphys.calibrate.covariance import sandwich
 from diffphys.spec import as_vector, from_vector, names
 from diffphys.types import Calibration, Modality, Status
 
@@ -38,14 +38,16 @@ def calibration(
     covariance = _covariance(best, other, estimate, fields)
     derived = _derived(modality, geometry, spec, covariance)
     fit_z = goodness_of_fit(best, estimate.statistic)
-    undetermined = _undetermined(modality, geometry, covariance, ranges, fields)
+    undetermined = _undetermined(covariance, ranges, fields)
     lines = [*warnings, *modality.sampling_warnings(geometry)]
     if margin is not None and margin < SURE_OF_SIGN:
         lines.append(f"the sign of the aberration is not sure: it is preferred by {margin:.1f} nats only")
     for name, (value, sigma) in derived.items():
         if abs(value) < 2 * sigma:
             lines.append(f"{name} = {value:.3f} ± {sigma:.3f} is not distinguishable from zero")
-    status = _status(best, fit_z, undetermined, estimate, fields, ranges)
+    edge = _on_edge(spec, ranges, undetermined)
+    lines += [f"{name} ended on the edge of its range [{ranges[name][0]:g}, {ranges[name][1]:g}]" for name in edge]
+    status = _status(best, fit_z, undetermined, edge, ranges, modality)
     diagnostics = {
         "spectrum": best.family,
         "negative_log_likelihood": {f.family: float(f.value[0]) for f in estimate.fits},
@@ -130,9 +132,7 @@ def goodness_of_fit(fit: Any, statistic: Any) -> float:
     return float((value - expected) / np.sqrt(variance))
 
 
-def _undetermined(
-    modality: Modality, geometry: Any, covariance: np.ndarray, ranges: Mapping, fields: tuple[str, ...]
-) -> dict[str, str]:
+def _undetermined(covariance: np.ndarray, ranges: Mapping, fields: tuple[str, ...]) -> dict[str, str]:
     out = {}
     for i, name in enumerate(fields):
         half = (ranges[name][1] - ranges[name][0]) / 2
@@ -141,13 +141,21 @@ def _undetermined(
             out[name] = "fixed by its range"
         elif sigma > UNDETERMINED * half:
             out[name] = f"1 sigma of {sigma:.2g} is wider than what its range already says"
-    if "refractive_index" in fields and geometry.depth_um == 0:
-        out.setdefault("refractive_index", "at depth 0 the index leaves no trace in the blur")
+    return out
+
+
+def _on_edge(spec: Any, ranges: Mapping[str, tuple[float, float]], undetermined: Mapping[str, str]) -> list[str]:
+    """Names of determined parameters that the range, not the data, stopped."""
+    out = []
+    for name, (low, high) in ranges.items():
+        value, slack = float(getattr(spec, name)), 1e-3 * (high - low)
+        if low < high and name not in undetermined and not low + slack < value < high - slack:
+            out.append(name)
     return out
 
 
 def _status(
-    best: Any, fit_z: float, undetermined: Mapping, estimate: Any, fields: tuple[str, ...], ranges: Mapping
+    best: Any, fit_z: float, undetermined: Mapping[str, str], edge: list[str], ranges: Mapping, modality: Modality
 ) -> Status:
     if not np.isfinite(best.value[0]):
         return Status.NONFINITE
@@ -155,7 +163,8 @@ def _status(
         return Status.MISFIT
     if any(ranges[name][0] < ranges[name][1] for name in undetermined):
         return Status.NOT_IDENTIFIABLE
+    # one parameter of a trade-off may rest on its edge while the combination is known; two, or a lone one, may not
+    trading = set(modality.TRADE_OFF)
+    if set(edge) - trading or (trading and trading <= set(edge)):
+        return Status.AT_BOUND
     return Status.CONVERGED
-
-
-__all__ = ["calibration", "goodness_of_fit", "larger"]

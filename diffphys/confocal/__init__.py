@@ -19,3 +19,4 @@ from diffphys.confocal.spec import sampling_warnings as sampling_warnings
 
 NAME = "confocal_3d"
 MODULATION_FIELDS: tuple[str, ...] = ()
+TRADE_OFF: tuple[str, ...] = ("spherical_aberr", "refractive_index")

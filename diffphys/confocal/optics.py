@@ -7,7 +7,7 @@ specimen. Piston and defocus are projected out of the aberration, so the specime
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,8 @@ from diffphys.optics.quadrature import gauss_legendre, nodes_needed
 from diffphys.types import Array, Stack
 
 GRID_STEP = 0.04  # radial step of the pinhole average in units of emission wavelength / NA (15 nm at NA 1.4)
+
+TWIN_WAVES = 0.005  # a twin is one only if its |c_tot| is the same within this
 
 
 class Tables(NamedTuple):
@@ -130,9 +132,7 @@ def psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None
     return radial.unfold(quadrant, geometry.shape[1:])
 
 
-def otf_quadrant(
-    spec: Spec, *, geometry: Geometry, finer: tuple[int, int, int] = (1, 1, 1)
-) -> tuple[Array, Array]:
+def otf_quadrant(spec: Spec, *, geometry: Geometry, finer: tuple[int, int, int] = (1, 1, 1)) -> tuple[Array, Array]:
     """Real and imaginary OTF of the one frame, (1, |nu_z|, |nu_y|, |nu_x|) each; |H| is even along every axis.
 
     `finer` divides the frequency step of each axis (z, y, x).
@@ -158,23 +158,23 @@ def derived(spec: Spec, *, geometry: Geometry) -> dict[str, Array]:
     return {"c_tot": spec.spherical_aberr + index_aberration(spec, geometry=geometry)}
 
 
-def twin(spec: Spec, *, geometry: Geometry, ranges: dict[str, tuple[float, float]]) -> Spec:
+def twin(spec: Spec, *, geometry: Geometry, ranges: dict[str, tuple[float, float]]) -> Spec | None:
     """The spec with c_tot reversed and the same z-step: |OTF| is the same, so only positivity of x tells them apart.
 
-    c_s is moved first; where its range ends, the index takes the rest as far as its own range allows.
+    c_s is moved first; where its range ends, the index takes the rest. None where the ranges leave no twin: then the ranges
+    have decided the sign. Concrete values only (not under jit).
     """
-    goal = -derived(spec, geometry=geometry)["c_tot"]
-    a11 = index_aberration(spec, geometry=geometry)
-    c_s = jnp.clip(goal - a11, *ranges["spherical_aberr"])
-    low, high = ranges["refractive_index"]
-    n_s = spec.refractive_index
-    for _ in range(4):  # secant on a_11(n_s) = goal - c_s, nearly linear
-        trial = Spec(spec.z_step, c_s, n_s + 1e-3)
-        here = index_aberration(Spec(spec.z_step, c_s, n_s), geometry=geometry)
-        slope = (index_aberration(trial, geometry=geometry) - here) / 1e-3
-        step = jnp.where(jnp.abs(slope) > 1e-3, (goal - c_s - here) / jnp.where(jnp.abs(slope) > 1e-3, slope, 1.0), 0.0)
-        n_s = jnp.clip(n_s + step, low, high)
-    return Spec(spec.z_step, c_s, n_s)
+    a11 = jax.jit(partial(index_aberration, geometry=geometry))
+    goal = -float(spec.spherical_aberr + a11(spec))
+    c_s = jnp.clip(goal - a11(spec), *ranges["spherical_aberr"])
+    here = Spec(spec.z_step, c_s, spec.refractive_index)
+    for _ in range(6):  # secant on a_11(n_s) = goal - c_s, nearly linear
+        shifted = Spec(here.z_step, c_s, here.refractive_index + 2e-3)
+        slope = float(a11(shifted) - a11(here)) / 2e-3
+        move = (goal - float(c_s + a11(here))) / slope if abs(slope) > 1e-3 else 0.0
+        here = Spec(here.z_step, c_s, jnp.clip(here.refractive_index + move, *ranges["refractive_index"]))
+    reached = float(c_s + a11(here))
+    return here if abs(reached - goal) < TWIN_WAVES else None
 
 
 def starts(ranges: dict[str, tuple[float, float]], *, geometry: Geometry) -> np.ndarray:

@@ -22,3 +22,4 @@ from diffphys.shg.spec import sampling_warnings as sampling_warnings
 
 NAME = "shg"
 MODULATION_FIELDS: tuple[str, ...] = ("excitation_power_fluctuation",)
+TRADE_OFF: tuple[str, ...] = ()
