@@ -324,7 +324,15 @@ def test_callback_and_interrupt_return_the_best_so_far():
 
     for method in ("richardson_lucy", "tv"):
         result = run(data, method=method, callback=interrupt)
-        assert result.status == Status.INTERRUPTED and result.image.max() > 0
+        assert result.status == Status.INTERRUPTED and result.iterations == 10 and result.image.max() > 0
+
+
+@pytest.mark.parametrize("method", ["richardson_lucy", "tv"])
+def test_callback_counts_on_through_both_passes(method):
+    data, _ = measure(confocal, "cells", seed=15, peak=100, shape=(8, 24, 24))
+    seen = []
+    result = run(data, method=method, iterations=20, callback=lambda iteration, value: seen.append(iteration))
+    assert np.all(np.diff(seen) > 0) and seen[-1] > result.iterations  # the thinned pass came first
 
 
 def test_names_and_options_are_checked():

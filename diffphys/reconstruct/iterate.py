@@ -58,6 +58,11 @@ class Run(NamedTuple):
     values: np.ndarray
 
 
+def shifted(callback: Callback | None, done: int) -> Callback | None:
+    """The same callback for a run that follows `done` iterations of another one."""
+    return None if callback is None else lambda iteration, value: callback(done + iteration, value)
+
+
 @partial(jax.jit, static_argnames="step")
 def _chunk(step: Any, problem: Any, state: Any, count: Array) -> tuple[Any, Array, Array]:
     """`count` <= CHUNK steps; state, values, whether all is finite. One trace serves every count."""

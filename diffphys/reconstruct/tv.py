@@ -17,10 +17,11 @@ import numpy as np
 from diffphys.operator import Operator
 from diffphys.reconstruct.differences import divergence, gradient, magnitude, total_variation
 from diffphys.reconstruct.held_out import FLOOR, KEEP, SHARE, allowed, deviance, thin
-from diffphys.reconstruct.iterate import CHUNK, Callback, Problem, Solution, run
+from diffphys.reconstruct.iterate import CHUNK, Callback, Problem, Run, Solution, run, shifted
 from diffphys.reconstruct.richardson_lucy import make_fit, start
-from diffphys.types import Array
+from diffphys.types import Array, Status
 
+CURVE = "relative change per step"
 DATA_TERMS = ("poisson", "gaussian")
 STRENGTH = 0.75  # median of the best weights over 18 scenes and photon levels, in units of `noise_weight`
 PATH = tuple(STRENGTH * 2.0**k for k in (2, 1, 0, -1, -2, -3, -4, -5, -6))  # weights tried on the thinned data
@@ -118,12 +119,16 @@ def tv(
     def settled(values: Sequence[float]) -> bool:
         return max(values[-CHUNK:]) < tolerance
 
-    near = None
+    first, offset = None, 0
     if weight is None and allowed(problem):
-        weight, near = held_out_weight(problem, seed=seed)
-    fit, state = prepare(problem, STRENGTH * noise_weight(problem) if weight is None else weight)
-    result = run(Step(data_term), fit, near or state, iterations=iterations, finished=settled, callback=callback)
-    return Solution(result.state.x, result.status, len(result.values), result.values, "relative change per step")
+        weight, first, offset = held_out_weight(problem, seed=seed, callback=callback)
+        if first.status != Status.CONVERGED:
+            return Solution(first.state.x, first.status, offset, first.values, CURVE)
+    fit, fresh = prepare(problem, STRENGTH * noise_weight(problem) if weight is None else weight)
+    state = fresh if first is None else first.state
+    onwards = shifted(callback, offset)
+    result = run(Step(data_term), fit, state, iterations=iterations, finished=settled, callback=onwards)
+    return Solution(result.state.x, result.status, len(result.values), result.values, CURVE)
 
 
 def noise_weight(problem: Problem) -> float:
@@ -138,24 +143,32 @@ def noise_weight(problem: Problem) -> float:
     return float(jnp.linalg.norm(op.apply(response).ravel()) / jnp.sqrt(jnp.maximum(level, 1e-6)))
 
 
-def held_out_weight(problem: Problem, *, seed: int = 0) -> tuple[float, State]:
-    """The weight of PATH whose solution from nine tenths of the photons predicts the last tenth best, and that solution.
+def held_out_weight(problem: Problem, *, seed: int = 0, callback: Callback | None = None) -> tuple[float, Run, int]:
+    """The weight of PATH whose solution from nine tenths of the photons predicts the last tenth best.
 
-    Descends from strong to weak, warm-started, until the prediction gets worse. The solution is scaled to all photons.
+    Descends from strong to weak, warm-started, until the prediction gets worse.
+
+    Returns:
+        The weight, its run with the solution scaled to all photons (not CONVERGED: it was cut short), steps done in all.
     """
     less, held = thin(problem, seed=seed)
-    unit = noise_weight(problem)
-    weight, score, state = PATH[0] * unit, np.inf, None
+    unit, steps, found = noise_weight(problem), 0, PATH[0]
+    best: tuple[float, Run | None] = (np.inf, None)
     for strength in PATH:
         fit, fresh = prepare(less, strength * unit)
-        trial = run(Step(), fit, state or fresh, iterations=WARM).state
-        mean = jnp.maximum(fit.operator.apply(trial.x) + fit.pedestal, FLOOR)
-        value = float(deviance(held, SHARE * mean))
-        if state is not None and not value < score:
+        before = best[1]
+        trial = run(Step(), fit, before.state if before else fresh, iterations=WARM, callback=shifted(callback, steps))
+        steps += len(trial.values)
+        mean = jnp.maximum(fit.operator.apply(trial.state.x) + fit.pedestal, FLOOR)
+        score = float(deviance(held, SHARE * mean))
+        if trial.status == Status.CONVERGED and before and not score < best[0]:
             break
-        weight, score, state = strength * unit, value, trial
-    assert state is not None  # the first trial is always taken
-    return weight, state._replace(x=state.x / KEEP, ahead=state.ahead / KEEP)
+        found, best = strength, (score, trial)
+        if trial.status != Status.CONVERGED:
+            break
+    assert best[1] is not None  # the first trial is always taken
+    x, ahead = best[1].state.x / KEEP, best[1].state.ahead / KEEP
+    return found * unit, best[1]._replace(state=best[1].state._replace(x=x, ahead=ahead)), steps
 
 
 def prepare(problem: Problem, weight: float) -> tuple[Fit, State]:
