@@ -27,7 +27,7 @@ class Simulated(NamedTuple):
 
     Attributes:
         y: float32 counts.
-        x: the specimen in the field, peak at most 1.
+        x: the specimen in the field, peak 1.
         spec: true mismatch.
         detector: what made the counts.
     """
@@ -63,6 +63,7 @@ def simulated(
     gain: float = 1.0,
     offset: float = 100.0,
     read_sigma: float = 1.0,
+    haze: float = 0.0,
 ) -> Simulated:
     """Simulate one measurement of a scene that is larger than the field.
 
@@ -76,18 +77,19 @@ def simulated(
         gain: counts per photon.
         offset: counts without light.
         read_sigma: photo-electrons rms.
+        haze: diffuse light of the scene, share of its peak.
     """
     modality = resolve(modality)
     shape, margin = tuple(geometry.shape), tuple(round(MARGIN * n) for n in geometry.shape)
     large = tuple(n + 2 * m for n, m in zip(shape, margin, strict=True))
     pitch = {name: getattr(geometry, name) for name in ("voxel_um", "pixel_um") if hasattr(geometry, name)}
-    scene = modality.scene(family, shape=large, seed=seed, **pitch)  # type: ignore[attr-defined]
-    x = jnp.asarray(scene, jnp.float32)
+    scene = modality.scene(family, shape=large, seed=seed, haze=haze, **pitch)  # type: ignore[attr-defined]
+    field = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
+    x = jnp.asarray(scene / scene[field].max(), jnp.float32)
     signal = jax.jit(partial(modality.forward, geometry=geometry))(spec, x)
-    peak = photons / float(jnp.max(signal))
+    peak = photons / float(jnp.max(signal[0] if signal.ndim > len(shape) else signal))
     detector = Detector(peak_photons=peak, background=BACKGROUND * photons, gain=gain, offset=offset, read_sigma=read_sigma)
     y = jax.jit(sample)(jax.random.key(seed), detector, signal)
-    field = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
     return Simulated(np.asarray(y), np.asarray(x[field]), spec, detector)
 
 

@@ -1,0 +1,46 @@
+"""What a benchmark ran on: versions, commit, device, command; and the atomic writing of its small JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "diffphys", "scikit-image", "torch", "psfmodels")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit, device, cores and the command line."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    ).stdout.strip()
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": commit,
+        "device": str(jax.devices()[0].device_kind),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write JSON completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1, default=float) + "\n")
+    os.replace(temporary, path)
