@@ -16,7 +16,6 @@ import numpy as np
 from diffphys.calibrate import detector as detectors
 from diffphys.calibrate import fit as fits
 from diffphys.calibrate import modulation, sign, verdict
-from diffphys.calibrate.evidence import covariance
 from diffphys.calibrate.periodogram import Periodogram, block_shape, periodogram, tapered_mean
 from diffphys.noise import Detector, to_photons
 from diffphys.spec import Box, from_vector, names, parse_ranges
@@ -24,7 +23,7 @@ from diffphys.types import Calibration, Modality, resolve
 
 Progress = Callable[[float, str], None]
 KNOWN_NOISE_SD, ESTIMATED_NOISE_SD = 0.02, 0.3  # of the log noise level
-PASSES = 3  # of demodulation
+PASSES = 2  # of demodulation and evidence
 
 
 def calibrate(
@@ -121,11 +120,25 @@ def _estimate(
     amplitudes: dict[str, modulation.Amplitude] = {}
     found: list[fits.Fit] = []
 
-    for number in range(PASSES if modulating else 1):
+    def demodulated(values: Mapping[str, float]) -> tuple[Periodogram, np.ndarray]:
         spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
         shape = np.broadcast_to(np.asarray(modality.transfer(spec, geometry=geometry).modulation), photons.shape)
         statistic = periodogram((photons - background) / shape, block=block, finer=finer)
-        level = _noise_level(photons, shape, read)
+        return statistic, _noise_level(photons, shape, read)
+
+    def modulate(column: np.ndarray) -> None:
+        for name in modulating:
+            spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
+            amplitudes[name] = modulation.estimate(
+                photons - background, column, modality, geometry, spec, name=name, block=block
+            )
+            values[name] = float(np.clip(amplitudes[name].value, *ranges[name]))
+
+    statistic, level = demodulated(values)
+    for number in range(PASSES if modulating else 1):
+        if modulating:
+            modulate(found[0].covariance[..., 0] if found else modulation.empirical_column(statistic.cross))
+            statistic, level = demodulated(values)
         problem = fits.Problem(modality, local, statistic, level, noise_sd, box, finer)
         if not found:
             starts = np.asarray(box.encode(jnp.asarray(modality.starts(held, geometry=geometry), jnp.float32)))
@@ -137,13 +150,6 @@ def _estimate(
             tell(0.7 + 0.1 * number, "evidence, demodulated")
             found = [fits.polish(problem, f.family, f.q) for f in found]
         found.sort(key=lambda f: -f.log_evidence)
-        for name in modulating:
-            column = np.asarray(covariance(found[0].model, found[0].data, jnp.asarray(found[0].q[0])), np.float64)[..., 0]
-            spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
-            amplitudes[name] = modulation.estimate(
-                photons - background, column, modality, geometry, spec, name=name, block=block
-            )
-            values[name] = float(np.clip(amplitudes[name].value, *ranges[name]))
     spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
     return Estimate(spec, found, box, statistic, amplitudes, block)
 

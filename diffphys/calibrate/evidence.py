@@ -191,7 +191,7 @@ def make_data(
     theta_prior: tuple[Any, Any],
     noise_sd: float,
     spectrum: Spectrum,
-    dtype: Any = jnp.float32,
+    dtype: Any,
 ) -> Data:
     """Assemble the traced part; `theta_prior` = (mean, sd) in box units, `noise_sd` of the log noise level."""
     frames = statistic.cross.shape[0]
@@ -203,7 +203,7 @@ def make_data(
     noise_at = jnp.arange(p, p + frames)
     precision = precision.at[noise_at, noise_at].set(noise_sd**-2)
     precision = precision.at[p + frames :, p + frames :].set(f(spectrum.precision))
-    free = f(jnp.where(f(box[1]) > 0, 1.0, 0.0))
+    free = jnp.where(f(box[1]) > 0, f(1.0), f(0.0))
     span = 5 * noise_sd * jnp.ones(frames, dtype)
     return Data(
         cross=f(statistic.cross),

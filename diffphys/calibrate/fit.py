@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from diffphys.types import Array, Modality
 
 FAMILIES = ("matern", "spline")
 WARM_UP, JOINT, POLISH, FINALISTS = 8, 20, 40, 3
+SOFT = 2e-3
 
 
 class Problem(NamedTuple):
@@ -29,6 +31,14 @@ class Problem(NamedTuple):
     box: Box
     finer: tuple[int, ...]
 
+    @property
+    def dtype(self) -> Any:
+        """Frames that share a specimen have a nearly singular covariance where the light is bright: double precision."""
+        return jnp.float64 if len(self.noise) > 1 else jnp.float32
+
+    def precision(self) -> AbstractContextManager[Any]:
+        return jax.enable_x64(self.dtype == jnp.float64)
+
 
 class Fit(NamedTuple):
     """One family's result.
@@ -37,17 +47,18 @@ class Fit(NamedTuple):
         family: name of the spectrum.
         q: (F, Q) finalists, best first.
         value: (F,) penalised NLL.
-        data, model: the evidence they belong to.
         point: evidence at the best one.
+        covariance: (K, K, *quadrant) model covariance of the frames at the best one.
+        penalty: its share of `value` that the prior makes.
         log_evidence: minus the NLL with the hyper-parameters integrated out (Laplace), comparable between families.
     """
 
     family: str
     q: np.ndarray
     value: np.ndarray
-    data: evidence.Data
-    model: evidence.Model
     point: evidence.Point
+    covariance: np.ndarray
+    penalty: float
     log_evidence: float
 
 
@@ -102,6 +113,7 @@ def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, 
         theta_prior=theta_prior,
         noise_sd=problem.noise_sd,
         spectrum=spectrum,
+        dtype=problem.dtype,
     )
     return model, data, spectrum
 
@@ -113,7 +125,7 @@ def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray
     power = float(np.maximum((own - problem.noise[0]) * weight, 0).sum() / weight.sum())
     psi = spectrum.start + spectrum.amplitude * np.log(max(power, 1e-6))
     tail = np.concatenate([np.zeros(len(problem.noise)), psi])
-    return jnp.asarray(np.concatenate([thetas, np.tile(tail, (len(thetas), 1))], axis=1), jnp.float32)
+    return jnp.asarray(np.concatenate([thetas, np.tile(tail, (len(thetas), 1))], axis=1), problem.dtype)
 
 
 def _order(value: Array) -> np.ndarray:
@@ -123,39 +135,58 @@ def _order(value: Array) -> np.ndarray:
 def search(problem: Problem, thetas: np.ndarray) -> np.ndarray:
     """(FINALISTS, P) best box-scaled parameters from many starts: psi warmed up with theta frozen, then everything.
 
-    Under the screening spectrum and on the coarse frequency grid; both only have to find the right valley.
+    Under the screening spectrum and on the coarse frequency grid, with white noise added to data and model alike where
+    the light is bright: the valley becomes wide enough to be found, and finding it is all that is asked here.
     """
+    statistic, extra = problem.statistic, softening(problem.statistic)
+    cross = statistic.cross + np.diag(extra)[(..., *(None,) * len(problem.finer))]
     coarse = problem._replace(
-        finer=(1,) * len(problem.finer), statistic=problem.statistic._replace(smoothing=problem.statistic.coarse)
+        finer=(1,) * len(problem.finer),
+        statistic=statistic._replace(cross=cross, smoothing=statistic.coarse),
+        noise=problem.noise + extra,
     )
-    model, data, spectrum = make(coarse, "screen")
-    q = first_guess(coarse, spectrum, thetas)
-    q = _warm_up(model, data, q)
-    q, value = _run(model, data, q, jnp.ones(q.shape[1]), jnp.int32(JOINT))
-    return np.asarray(q)[_order(value)[:FINALISTS], : model.parameters]
+    with problem.precision():
+        model, data, spectrum = make(coarse, "screen")
+        q = _warm_up(model, data, first_guess(coarse, spectrum, thetas))
+        q, value = _run(model, data, q, jnp.ones(q.shape[1], q.dtype), jnp.int32(JOINT))
+        return np.asarray(q)[_order(value)[:FINALISTS], : model.parameters]
+
+
+def softening(statistic: Periodogram) -> np.ndarray:
+    """(K,) white power that caps the signal-to-noise ratio of the brightest frequencies at about 1 / SOFT."""
+    own = np.diagonal(statistic.cross, axis1=0, axis2=1)
+    weighted = statistic.weight[..., None] * own
+    axes = tuple(range(own.ndim - 1))
+    return SOFT * np.sum(weighted * own, axis=axes) / np.sum(weighted, axis=axes)
 
 
 def settle(problem: Problem, family: str, thetas: np.ndarray) -> Fit:
     """Fit of one family from the finalists of `search`."""
-    model, data, spectrum = make(problem, family)
-    return polish(problem, family, np.asarray(_warm_up(model, data, first_guess(problem, spectrum, thetas))))
+    with problem.precision():
+        model, data, spectrum = make(problem, family)
+        warm = np.asarray(_warm_up(model, data, first_guess(problem, spectrum, thetas)))
+    return polish(problem, family, warm)
 
 
 def _warm_up(model: evidence.Model, data: evidence.Data, q: Array) -> Array:
     """Hyper-parameters first: theta would otherwise run off to repair a wrong spectrum."""
-    frozen = jnp.ones(q.shape[1]).at[: model.parameters].set(0.0)
+    frozen = jnp.ones(q.shape[1], q.dtype).at[: model.parameters].set(0.0)
     return _run(model, data, q, frozen, jnp.int32(WARM_UP))[0]
 
 
 def polish(problem: Problem, family: str, q: np.ndarray) -> Fit:
     """Iterate to convergence from full points q, (F, Q)."""
-    model, data, _ = make(problem, family)
-    finalists, value = _run(model, data, jnp.asarray(q), jnp.ones(q.shape[1], jnp.float32), jnp.int32(POLISH))
-    best = _order(value)
-    finalists, values = np.asarray(finalists)[best], np.asarray(value, np.float64)[best]
-    point = _point(model, data, jnp.asarray(finalists[0]))
+    with problem.precision():
+        model, data, _ = make(problem, family)
+        ones = jnp.ones(q.shape[1], problem.dtype)
+        finalists, value = _run(model, data, jnp.asarray(q, problem.dtype), ones, jnp.int32(POLISH))
+        best = _order(value)
+        finalists, values = np.asarray(finalists)[best], np.asarray(value, np.float64)[best]
+        data, point = jax.device_get((data, _point(model, data, jnp.asarray(finalists[0]))))
+        covariance = np.asarray(evidence.covariance(model, data, jnp.asarray(finalists[0])), np.float64)
+        penalty = float(evidence.prior(data, jnp.asarray(finalists[0])))
     credit = -values[0] - _occam(model, data, point) if np.isfinite(values[0]) else -np.inf
-    return Fit(family, finalists, values, data, model, point, credit)
+    return Fit(family, finalists, values, point, covariance, penalty, credit)
 
 
 def _occam(model: evidence.Model, data: evidence.Data, point: evidence.Point) -> float:

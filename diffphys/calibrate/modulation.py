@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from diffphys.calibrate.periodogram import blocks, correlation_factor, multiplicity, taper
 from diffphys.types import Modality
@@ -66,6 +67,15 @@ def estimate(
     chi2 /= weight.sum() * signal.shape[0] * len(rest)
     share = min(1.0, signal[0].size / (len(rest) * np.prod(block))) * correlation_factor(block[0])
     return Amplitude(value, float(1 / np.sqrt(information * share)), float(chi2))
+
+
+def empirical_column(cross: np.ndarray) -> np.ndarray:
+    """(K, K, |nu_y|) first guess of the frames' covariance at nu_x = 0, from the columns next to it, smoothed along nu_y.
+
+    A modulation of whole rows lives at nu_x = 0; the specimen hardly changes over a few columns.
+    """
+    near = cross[..., 2:6].mean(-1)
+    return gaussian_filter1d(near, 2.0, axis=-1, mode="nearest")
 
 
 def _transform(frames: np.ndarray, block: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import digamma, polygamma
 
-from diffphys.calibrate import evidence
 from diffphys.calibrate.covariance import sandwich
 from diffphys.spec import as_vector, from_vector, names
 from diffphys.types import Calibration, Modality, Status
@@ -120,9 +119,7 @@ def goodness_of_fit(fit: Any, statistic: Any) -> float:
     Each bin's power is Gamma distributed with shape k = dof / 2, so sum k [ln(P/C) + C/P - 1] has the mean
     sum k (ln k - digamma k) and a known variance; the tapers' correlation between bins widens it.
     """
-    q = jnp.asarray(fit.q[0])
-    frames = statistic.cross.shape[0]
-    matrix = np.asarray(evidence.covariance(fit.model, fit.data, q), np.float64)
+    frames, matrix = statistic.cross.shape[0], fit.covariance
     own = np.diagonal(matrix, axis1=0, axis2=1)
     log_det = np.linalg.slogdet(np.moveaxis(matrix, (0, 1), (-2, -1)))[1]
     used = statistic.weight > 0
@@ -131,7 +128,7 @@ def goodness_of_fit(fit: Any, statistic: Any) -> float:
     coupling = 0.5 * np.sum(statistic.weight[used] * (log_det - np.log(own).sum(-1))[used])
     expected = frames * np.sum(share * k * (np.log(k) - digamma(k))) + coupling
     variance = frames**2 * np.sum(share * (k**2 * polygamma(1, k) - k))
-    value = float(fit.value[0]) - float(evidence.prior(fit.data, q))
+    value = float(fit.value[0]) - fit.penalty
     return float((value - expected) / np.sqrt(variance))
 
 
