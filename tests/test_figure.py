@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from diffphys import confocal, shg
 from diffphys.noise import Detector
 from diffphys.report import figure as report
-from diffphys.report import panels
+from diffphys.report import gallery, panels
 from diffphys.types import Calibration, Reconstruction, Status
 
 
@@ -39,7 +41,7 @@ def example(modality):
         Status.NOT_IDENTIFIABLE,
         {names[-1]: "its error is as wide as the range"},
         detector,
-        ("a warning that is long enough to need wrapping in the narrow column it is given, twice over, " * 8,),
+        ("a warning that is long enough to need wrapping in the narrow column it is given, twice over, " * 24,),
     )
     restored = Reconstruction(x, Status.CONVERGED, 40, np.geomspace(3, 1, 40), "reduced_chi2", prediction, ())
     return y, geometry, calibration, restored, x
@@ -64,7 +66,7 @@ def drawn_texts(ax):
     yield from (*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label)
     if ax.get_legend() is not None:
         yield from ax.get_legend().get_texts()
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
         low, high = sorted(axis.get_view_interval())
         for tick in axis.get_major_ticks():
             if low <= tick.get_loc() <= high:
@@ -87,6 +89,13 @@ def overlapping(sheet):
     return found
 
 
+def outside(sheet):
+    """Texts that run over the edge of the sheet."""
+    width, height = sheet.canvas.get_width_height()
+    texts = visible_texts(sheet)
+    return [t for t, box in texts if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1]
+
+
 @pytest.mark.parametrize("parts", ["all", "no reconstruction", "no calibration"])
 def test_figure_is_readable(modality, parts, tmp_path, sheets):
     y, geometry, calibration, restored, x = example(modality)
@@ -105,6 +114,7 @@ def test_figure_is_readable(modality, parts, tmp_path, sheets):
     assert picture.shape[1] == 1600 and picture[..., :3].std() > 0.05
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
     assert overlapping(sheets[0]) == []
+    assert outside(sheets[0]) == []
     text = " ".join(t for t, _ in visible_texts(sheets[0]))
     assert "percentile" in text and "µm" in text and "stack.tif" in text
     if parts != "no calibration":
@@ -144,6 +154,29 @@ def test_residual_figure(tmp_path, sheets):
     report.residual_figure(tmp_path / "r.png", bent, model, voxel_um=(0.2, 0.08, 0.08), title="PSF", notes=["z_step = 3 ± 1"])
     assert imread(tmp_path / "r.png").shape[1] == 1600
     assert overlapping(sheets[0]) == []
+    assert outside(sheets[0]) == []
+
+
+def test_misfit_lowers_the_claims(tmp_path, sheets):
+    """Error bars are called lower limits, and a converged reconstruction is not called fine."""
+    y, geometry, calibration, restored, _ = example(confocal)
+    calibration = replace(calibration, status=Status.MISFIT)
+    report.figure(
+        tmp_path / "f.png", y=y, modality=confocal, geometry=geometry, calibration=calibration, reconstruction=restored
+    )
+    text = " ".join(t for t, _ in visible_texts(sheets[0]))
+    assert "lower limits" in text and "nothing to do" not in text and "it rests on" in text
+
+
+def test_gallery(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(gallery, "FigureCanvasAgg", lambda sheet: kept.append(sheet) or FigureCanvasAgg(sheet))
+    plane = np.random.default_rng(0).uniform(size=(20, 30))
+    rows = [[("one", plane, (0.5, 0.1)), ("two", plane, (0.1, 0.1))], [("three", plane, (1.0, 1.0))]]
+    gallery.gallery(tmp_path / "g.png", rows, title="planes", length="px", notes=["a note " * 60] * 20)
+    assert imread(tmp_path / "g.png").shape[1] == 1600
+    assert overlapping(kept[0]) == [] and outside(kept[0]) == []
+    assert "µm" not in " ".join(t for t, _ in visible_texts(kept[0]))
 
 
 @pytest.mark.parametrize("most, expected", [(1.0, 1.0), (4.9, 2.0), (0.07, 0.05), (30.0, 20.0)])

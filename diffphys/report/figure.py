@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from diffphys.io.atomic import replacing
 from diffphys.noise import Detector
 from diffphys.report import panels
-from diffphys.types import Calibration, Modality, Reconstruction, resolve
+from diffphys.types import Calibration, Modality, Reconstruction, Status, resolve
 
 INCHES, DPI = (16.0, 10.8), 100
 
@@ -96,6 +96,10 @@ def residual_figure(
     FigureCanvasAgg(sheet)
     axes = sheet.subplots(3, 5, width_ratios=(1, 1, 1, 1, 1.3))
     base = min(np.quantile(measured, 0.05), np.quantile(model, 0.05))
+
+    def roots(stack: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.clip(stack[:, peak[1]] - base, 0, None))
+
     for row, (name, stack) in enumerate((("measured", measured), ("model", model), ("residual", residual))):
         left_over = name == "residual"
         for column, plane in enumerate(planes):
@@ -107,8 +111,9 @@ def residual_figure(
                 title=where,
                 unit=label if left_over else "",
                 residual=left_over,
+                like=residual if left_over else measured[plane],
             )
-        section = stack[:, peak[1]] if left_over else np.sqrt(np.clip(stack[:, peak[1]] - base, 0, None))
+        section = stack[:, peak[1]] if left_over else roots(stack)
         shown = "residual, xz" if left_over else f"√ {name}, xz"
         panels.image(
             axes[row, 3],
@@ -117,13 +122,14 @@ def residual_figure(
             title=shown,
             unit=label if left_over else "",
             residual=left_over,
+            like=residual if left_over else roots(measured),
         )
     cuts = {"lateral (x)": (peak[0], peak[1], slice(None)), "axial (z)": (slice(None), peak[1], peak[2])}
     for row, (name, cut) in enumerate(cuts.items()):
         lines = {"measured": (measured[cut], panels.MEASURED), "model": (model[cut], panels.MODEL)}
         panels.profile(axes[row, 4], lines, pitch_um=voxel_um[2 if row == 0 else 0], title=name, xlabel="µm", unit="")
-    panels.notes(axes[2, 4], notes, width=52, rows=15)
-    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of each plane"
+    panels.notes(axes[2, 4], notes, width=50, rows=16)
+    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of the measured plane"
     sheet.suptitle(f"{title}\n{shares}" if title else shares, fontsize=11)
     _save(sheet, path)
 
@@ -207,7 +213,7 @@ def _bottom(
         panels.curve(middle, restored.curve, name=restored.curve_name, iterations=restored.iterations)
     else:
         middle.axis("off")
-    panels.notes(right, _text(calibration, restored), width=80, rows=18)
+    panels.notes(right, _text(calibration, restored), width=84, rows=15)
 
 
 def _text(calibration: Calibration | None, restored: Reconstruction | None) -> list[str]:
@@ -220,9 +226,18 @@ def _text(calibration: Calibration | None, restored: Reconstruction | None) -> l
         lines.append("detector: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers))
         lines += [f"undetermined: {name}, {why}" for name, why in calibration.undetermined.items()]
     if restored is not None:
-        lines.append(f"reconstruction: {restored.status.name.lower().replace('_', ' ')} ({restored.remedy})")
+        lines.append(_restored_line(calibration, restored))
     warned = [*(calibration.warnings if calibration is not None else ()), *(restored.warnings if restored is not None else ())]
     return lines + [f"! {line}" for line in dict.fromkeys(warned)]
+
+
+def _restored_line(calibration: Calibration | None, restored: Reconstruction) -> str:
+    """How the iteration ended. That it converged does not make the image right where the calibration is in doubt."""
+    line = f"reconstruction: {restored.status.name.lower().replace('_', ' ')}"
+    if restored.status != Status.CONVERGED:
+        return f"{line} ({restored.remedy})"
+    sure = calibration is None or calibration.status == Status.CONVERGED
+    return line if sure else f"{line}, no better than the calibration it rests on"
 
 
 def _stacks(y: np.ndarray, restored: Reconstruction | None, detector: Any) -> list[tuple[str, str, np.ndarray]]:

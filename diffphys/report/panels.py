@@ -13,19 +13,35 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from diffphys.types import Status
+
 SHARES = (0.5, 99.8)  # percentiles between which an image is displayed
 RESIDUAL_LIMIT = 4.0  # standard deviations
 SMALL = 8.5
 MEASURED, MODEL, RESTORED, TRUTH = "0.35", "#d95f02", "#1b6ca8", "#2a9d4a"
 
 
-def image(ax: Axes, plane: np.ndarray, *, pitch_um: Sequence[float], title: str, unit: str, residual: bool = False) -> None:
-    """One plane (row, column) with pitch (row, column), scale bar and colour bar."""
+def image(
+    ax: Axes,
+    plane: np.ndarray,
+    *,
+    pitch_um: Sequence[float],
+    title: str,
+    unit: str,
+    residual: bool = False,
+    length: str = "µm",
+    like: np.ndarray | None = None,
+) -> None:
+    """One plane (row, column) with pitch (row, column), scale bar in the unit `length` and colour bar.
+
+    Colours span the shares of the plane, or of the plane `like` that it is to be compared with.
+    """
     if residual:
-        low, high, cmap, ink = -RESIDUAL_LIMIT, RESIDUAL_LIMIT, "RdBu_r", "black"
+        high = RESIDUAL_LIMIT if like is None else max(RESIDUAL_LIMIT, float(np.percentile(np.abs(like), SHARES[1])))
+        low, cmap, ink = -high, "RdBu_r", "black"
     else:
-        low, high = np.percentile(plane, SHARES)
-        low, high, cmap, ink = float(low), float(max(high, low + 1e-12 + 1e-6 * abs(low))), "magma", "white"
+        low, high = (float(v) for v in np.percentile(plane if like is None else like, SHARES))
+        high, cmap, ink = max(high, low + 1e-12 + 1e-6 * abs(low)), "magma", "white"
     rows, columns = plane.shape
     drawn = ax.imshow(
         plane,
@@ -41,20 +57,20 @@ def image(ax: Axes, plane: np.ndarray, *, pitch_um: Sequence[float], title: str,
     bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.045, pad=0.02, extend="both")
     bar.ax.tick_params(labelsize=SMALL)
     bar.set_label(unit, fontsize=SMALL)
-    _scale_bar(ax, columns * pitch_um[1], rows * pitch_um[0], ink)
+    _scale_bar(ax, columns * pitch_um[1], rows * pitch_um[0], ink, length)
 
 
-def _scale_bar(ax: Axes, width: float, height: float, ink: str) -> None:
+def _scale_bar(ax: Axes, width: float, height: float, ink: str, unit: str) -> None:
     length = nice_length(0.3 * width)
     x, y = 0.05 * width, 0.95 * height
     backing = "black" if ink == "white" else "white"
     ax.add_patch(Rectangle((x, y - 0.015 * height), length, 0.015 * height, color=ink, lw=0))
     ax.text(
-        x + length / 2,
+        x,
         y - 0.035 * height,
-        f"{length:g} µm",
+        f"{length:g} {unit}",
         color=ink,
-        ha="center",
+        ha="left",
         va="bottom",
         fontsize=SMALL,
         bbox={"facecolor": backing, "alpha": 0.45, "lw": 0, "pad": 1.0},
@@ -129,6 +145,8 @@ def parameters(ax: Axes, fields: Sequence[Any], calibration: Any, truth: Any = N
     ax.set_ylim(-0.6, count - 0.35)
     ax.axis("off")
     legend = "thick 1σ, thin 2σ; hatched: undetermined" + ("" if truth is None else "; triangle: truth")
+    if calibration.status == Status.MISFIT:
+        legend += "; misfit: σ are lower limits"
     ax.set_title(f"parameters on their ranges\n({legend})", fontsize=10)
 
 
@@ -161,6 +179,6 @@ def notes(ax: Axes, lines: Sequence[str], *, width: int, rows: int) -> None:
     for line in lines:
         wrapped += textwrap.wrap(line, width, subsequent_indent="   ") or [""]
     if len(wrapped) > rows:
-        wrapped = [*wrapped[: rows - 1], "... more in calibration.json and run.json"]
+        wrapped = [*wrapped[: rows - 1], f"... {len(wrapped) - rows + 1} more lines in calibration.json and run.json"]
     ax.axis("off")
     ax.text(0, 1, "\n".join(wrapped), fontsize=SMALL + 0.5, va="top", ha="left", transform=ax.transAxes, linespacing=1.35)

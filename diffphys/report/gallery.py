@@ -1,0 +1,54 @@
+"""Planes side by side: what a comparison of several images of one object looks like.
+
+In: rows of (title, plane, pitch). Out: a PNG, 1600 pixels wide, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from diffphys.io.atomic import replacing
+from diffphys.report import panels
+
+WIDTH, CELL, LINE, DPI = 16.0, 4.0, 0.2, 100  # inches: width of the sheet, height of a row of images and of a line of text
+LONGEST = 12  # lines of text
+Cell = tuple[str, np.ndarray, Sequence[float]]
+
+
+def gallery(
+    path: str | Path,
+    rows: Sequence[Sequence[Cell]],
+    *,
+    title: str = "",
+    unit: str = "",
+    length: str = "µm",
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the figure.
+
+    Args:
+        rows: each a sequence of (title, plane (row, column), pitch (row, column)); titles say what the values are.
+        unit: label of every colour bar.
+        length: unit of the pitch; "px" where the pixel size is not known.
+        notes: lines of text below the images.
+    """
+    heights = [CELL] * len(rows) + ([LINE * (min(len(notes), LONGEST) + 1)] if notes else [])
+    sheet = Figure(figsize=(WIDTH, sum(heights) + 0.5), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(sheet)
+    grid = sheet.add_gridspec(len(heights), 1, height_ratios=heights)
+    for i, row in enumerate(rows):
+        cells = grid[i].subgridspec(1, len(row))
+        for column, (label, plane, pitch) in enumerate(row):
+            ax = sheet.add_subplot(cells[column])
+            panels.image(ax, np.asarray(plane, np.float64), pitch_um=pitch, title=label, unit=unit, length=length)
+    if notes:
+        panels.notes(sheet.add_subplot(grid[-1]), notes, width=180, rows=LONGEST)
+    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of each"
+    sheet.suptitle(f"{title}\n{shares}" if title else shares, fontsize=11)
+    with replacing(path) as temporary:
+        sheet.savefig(temporary, format="png", dpi=DPI)
