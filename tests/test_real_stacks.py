@@ -39,7 +39,7 @@ def test_bead_psf_explains_the_grid_better_than_a_nominal_model(stacks, tmp_path
 
 
 def test_bars_are_restored_in_place(stacks, tmp_path):
-    found = stacks.bars(DATA, tmp_path, iterations=40)["images"]
+    found = stacks.bars(DATA, tmp_path, iterations=60)["images"]
     for name in ("RL", "TV"):
         assert found[name]["shift_voxels"] == [0, 0, 0]
         assert found[name]["psnr_db"] > found["data"]["psnr_db"] + 0.5
