@@ -1,7 +1,6 @@
 """Blind calibration on fresh simulated measurements: accuracy, coverage of the error bars, reconstruction against the oracle.
 
     python benchmarks/blind_calibration.py confocal_3d --draws 102 --reconstruct-every 4
-    python benchmarks/blind_calibration.py --table
 
 Each draw has its own scene (three families in turn), photon level (100, 1000 in turn), spec (uniform in the ranges) and noise.
 Fields are crops of larger scenes: nothing is periodic. Results: benchmarks/results/blind_calibration_<name>.json.
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from environment import environment, write
 from tqdm import tqdm
@@ -123,37 +121,15 @@ def large(row: dict[str, Any]) -> bool:
     )
 
 
-def table(paths: list[Path]) -> str:
-    """Markdown table of the stored results."""
-    lines = [
-        "| measurement | parameter | median error, 100 / 1000 photons | within 1 σ | within 2 σ |",
-        "|---|---|---|--:|--:|",
-    ]
-    for path in sorted(paths):
-        record = json.loads(path.read_text())
-        for name, s in record["summary"].items():
-            if not isinstance(s, dict) or "within_1_sigma" not in s:
-                continue
-            lines.append(
-                f"| {record['label']} | {name} | {s['median_error_100']:.2g} / {s['median_error_1000']:.2g} "
-                f"| {100 * s['within_1_sigma']:.0f} % | {100 * s['within_2_sigma']:.0f} % |"
-            )
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("modality", nargs="?", choices=sorted(FAMILIES))
+    parser.add_argument("modality", choices=sorted(FAMILIES))
     parser.add_argument("--draws", type=int, default=102)
     parser.add_argument("--frames", type=int, default=2, choices=(2, 3), help="SHG frames")
     parser.add_argument("--first-seed", type=int, default=20_000)
     parser.add_argument("--haze", type=float, default=0.0, help="diffuse light of the scene, share of its peak")
     parser.add_argument("--reconstruct-every", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="print the stored results as Markdown")
     options = parser.parse_args()
-    if options.table or options.modality is None:
-        print(table(list(RESULTS.glob("blind_calibration_*.json"))))
-        return
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "diffphys" / "xla"))
     geometry = geometry_of(options.modality, options.frames)
     tag = options.modality + (f"_k{options.frames}" if options.modality == "shg" else "") + ("_haze" if options.haze else "")
@@ -172,7 +148,6 @@ def main() -> None:
         }
         write(RESULTS / f"blind_calibration_{tag}.json", record)
     print(json.dumps(summary(rows), indent=2))
-    jnp.zeros(()).block_until_ready()
 
 
 if __name__ == "__main__":
