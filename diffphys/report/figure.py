@@ -206,7 +206,7 @@ def _bottom(
     """Parameters, stopping curve, text."""
     left, middle, right = (sheet.add_subplot(c) for c in cells)
     if calibration is not None:
-        panels.parameters(left, modality.FIELDS, calibration, truth_spec)
+        panels.parameters(left, modality.FIELDS, calibration, truth=truth_spec)
     else:
         panels.notes(left, ["not calibrated: nominal or measured PSF"], width=50, rows=2)
     if restored is not None and np.size(restored.curve) > 1:

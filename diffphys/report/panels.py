@@ -111,7 +111,7 @@ def profile(
     (right or ax).legend(handles=handles, fontsize=SMALL, loc="upper center", ncols=2, frameon=False, columnspacing=1)
 
 
-def parameters(ax: Axes, fields: Sequence[Any], calibration: Any, truth: Any = None) -> None:
+def parameters(ax: Axes, fields: Sequence[Any], calibration: Any, *, truth: Any = None) -> None:
     """Each parameter on its own range: 1 sigma thick, 2 sigma thin, truth as a triangle, undetermined ones hatched."""
     values, sigma = calibration.values, calibration.sigma
     units = {f.name: f.unit for f in fields}
