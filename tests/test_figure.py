@@ -165,7 +165,7 @@ def test_misfit_lowers_the_claims(tmp_path, sheets):
         tmp_path / "f.png", y=y, modality=confocal, geometry=geometry, calibration=calibration, reconstruction=restored
     )
     text = " ".join(t for t, _ in visible_texts(sheets[0]))
-    assert "lower limits" in text and "nothing to do" not in text and "it rests on" in text
+    assert "lower limits" in text and "± at least 0.003" in text and "nothing to do" not in text and "it rests on" in text
 
 
 def test_gallery(tmp_path, monkeypatch):

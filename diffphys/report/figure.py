@@ -220,7 +220,8 @@ def _text(calibration: Calibration | None, restored: Reconstruction | None) -> l
     lines: list[str] = []
     if calibration is not None:
         lines.append(f"calibration: {calibration.status.name.lower().replace('_', ' ')} ({calibration.remedy})")
-        lines += [f"{name} = {value:.4g} ± {error:.2g}" for name, (value, error) in calibration.derived.items()]
+        least = "at least " if calibration.status == Status.MISFIT else ""
+        lines += [f"{name} = {value:.4g} ± {least}{error:.2g}" for name, (value, error) in calibration.derived.items()]
         d = calibration.detector
         numbers = ((n, float(np.asarray(getattr(d, n)))) for n in ("gain", "offset", "background", "read_sigma"))
         lines.append("detector: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers))
