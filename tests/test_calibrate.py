@@ -138,7 +138,8 @@ def test_saturated_likelihood_of_data_from_the_model(modality, geometry):
     cross = np.moveaxis(root @ draws @ np.swapaxes(root, -1, -2), (-2, -1), (0, 1))
     problem = problem._replace(statistic=problem.statistic._replace(cross=cross, weight=problem.statistic.bin_dof))
     found = fit.polish(problem, "matern", q[None])
-    assert abs(verdict.goodness_of_fit(found, problem.statistic)) < 4
+    deviation, ratio = verdict.goodness_of_fit(found, problem.statistic)
+    assert abs(deviation) < 4 and 0.9 < ratio < 1.1
     error = (found.q[0, :2] - [0.2, 0.3]) / np.sqrt(np.diag(np.linalg.inv(found.point.fisher))[:2])
     assert np.abs(error).max() < 4
 
@@ -237,7 +238,7 @@ def test_one_shg_frame_does_not_pretend():
     found = diffphys.calibrate(measured.y, shg, geometry=geometry, detector=measured.detector)
     assert found.status in (Status.NOT_IDENTIFIABLE, Status.MISFIT)
     assert "excitation_power_fluctuation" in found.undetermined
-    assert "phase_matching_error" in found.undetermined or found.sigma["phase_matching_error"] > 0.3
+    assert "one frame" in found.undetermined["phase_matching_error"]
 
 
 def test_fixed_parameters_stay_and_are_named():

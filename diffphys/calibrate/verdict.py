@@ -15,12 +15,13 @@ from diffphys.spec import as_vector, from_vector, names
 from diffphys.types import Calibration, Modality, Status
 
 MISFIT_SD = 6.0  # standard deviations of the saturated likelihood above its expectation (physics: missed optima lie at +14)
-UNDETERMINED = 3**-0.5  # sigma over the half range of a flat distribution: at this the data say nothing that the range did not
+GROSS = 1.5  # likelihood ratio beyond which estimates describe the misfit, not the instrument
+UNDETERMINED = 3**-0.5  # sigma over the half range of a flat distribution: at this the range said as much
 SURE_OF_SIGN = 10.0  # nats
 # (sandwich, spread between the spectra): factors of their standard deviations that make the error bars true. Specimens are not
-# the Gaussian fields of the prior; volumes need more, frames that share a specimen less. Fitted once to 138 and 73 simulated
+# the Gaussian fields of the prior; a single volume or image needs more, frames that share a specimen less. Fitted once to 138 and 73 simulated
 # draws of three families at 100 and 1000 photons; benchmarks/blind_calibration.py checks the coverage on others.
-VOLUME, FRAMES = (1.57, 1.12), (0.91, 0.65)
+SINGLE, FRAMES = (1.57, 1.12), (0.91, 0.65)
 
 
 def calibration(
@@ -40,8 +41,8 @@ def calibration(
     best, other = estimate.fits
     covariance = _covariance(best, other, estimate, fields)
     derived = _derived(modality, geometry, spec, covariance)
-    fit_z = goodness_of_fit(best, estimate.statistic)
-    undetermined = _undetermined(covariance, ranges, fields)
+    fit_z, ratio = goodness_of_fit(best, estimate.statistic)
+    undetermined = modality.weak(geometry) | _undetermined(covariance, ranges, fields, ratio)
     lines = [*warnings, *modality.sampling_warnings(geometry)]
     if margin is not None and margin < SURE_OF_SIGN:
         lines.append(f"the sign of the aberration is not sure: it is preferred by {margin:.1f} nats only")
@@ -58,7 +59,8 @@ def calibration(
         "estimate_by_spectrum": {f.family: _decoded(f, estimate.box, fields) for f in estimate.fits},
         "hyper_parameters": [float(v) for v in best.q[0, len(fields) :]],
         "finalists_gap": [float(v - best.value[0]) for v in best.value],
-        "goodness_of_fit_sd": float(fit_z),
+        "goodness_of_fit_sd": fit_z,
+        "misfit_ratio": ratio,
         "sign_margin_nats": margin,
         "block": list(estimate.block),
         "seed": seed,
@@ -87,7 +89,7 @@ def _covariance(best: Any, other: Any, estimate: Any, fields: tuple[str, ...]) -
     """(P, P) in the parameters' units: inflated sandwich, spread between the spectra, modulating parameters."""
     p = len(fields)
     half = np.asarray(estimate.box.half, np.float64)
-    inflation, doubt = VOLUME if len(estimate.block) == 3 else FRAMES
+    inflation, doubt = SINGLE if len(best.covariance) == 1 else FRAMES
     matrix = inflation**2 * sandwich(best.point, estimate.statistic.weight)[:p, :p]
     if np.isfinite(other.log_evidence):
         spread = (other.q[0, :p] - best.q[0, :p]).astype(np.float64)
@@ -115,8 +117,8 @@ def _derived(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarra
     return out
 
 
-def goodness_of_fit(fit: Any, statistic: Any) -> float:
-    """How many standard deviations the saturated likelihood lies above its expectation under the model.
+def goodness_of_fit(fit: Any, statistic: Any) -> tuple[float, float]:
+    """The saturated likelihood against its expectation under the model: standard deviations above it, and their ratio.
 
     Each bin's power is Gamma distributed with shape k = dof / 2, so sum k [ln(P/C) + C/P - 1] has the mean
     sum k (ln k - digamma k) and a known variance; the tapers' correlation between bins widens it.
@@ -131,16 +133,18 @@ def goodness_of_fit(fit: Any, statistic: Any) -> float:
     expected = frames * np.sum(share * k * (np.log(k) - digamma(k))) + coupling
     variance = frames**2 * np.sum(share * (k**2 * polygamma(1, k) - k))
     value = float(fit.value[0]) - fit.penalty
-    return float((value - expected) / np.sqrt(variance))
+    return float((value - expected) / np.sqrt(variance)), float((value - coupling) / (expected - coupling))
 
 
-def _undetermined(covariance: np.ndarray, ranges: Mapping, fields: tuple[str, ...]) -> dict[str, str]:
+def _undetermined(covariance: np.ndarray, ranges: Mapping, fields: tuple[str, ...], ratio: float) -> dict[str, str]:
     out = {}
     for i, name in enumerate(fields):
         half = (ranges[name][1] - ranges[name][0]) / 2
         sigma = float(np.sqrt(covariance[i, i]))
         if half == 0:
             out[name] = "fixed by its range"
+        elif ratio > GROSS:
+            out[name] = f"the model explains this data {ratio:.1f} times worse than noise would: no measurement"
         elif sigma > UNDETERMINED * half:
             out[name] = f"1 sigma of {sigma:.2g} is no narrower than its range"
     return out

@@ -125,6 +125,9 @@ def _stated_spec(job: Job, spec: str | None) -> Any:
 def _instrument(job: Job, calibration: Any, stated: Any) -> tuple[Any, Any]:
     """The spec and the detector to reconstruct with."""
     if calibration is not None:
+        if set(calibration.names) <= set(calibration.undetermined):
+            warn(["no parameter is determined by this data: the image is restored with the nominal instrument"])
+            return job.modality.nominal(job.geometry), calibration.detector
         return calibration.spec, calibration.detector
     from diffphys.calibrate.detector import estimate
 

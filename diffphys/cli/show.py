@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffphys.cli.load import Job
+from diffphys.types import Status
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -32,7 +33,9 @@ def calibration_table(modality: Any, calibration: Any) -> str:
         note = "fixed" if low == high else "not determined by this data" if name in calibration.undetermined else ""
         rows.append((name, number(value, sigma), number(sigma, sigma), units[name], f"{low:g} ... {high:g}", note))
     for name, (value, sigma) in calibration.derived.items():
-        rows.append((name, number(value, sigma), number(sigma, sigma), "", "", "derived"))
+        nothing = set(calibration.names) <= set(calibration.undetermined)
+        note = "not determined by this data" if nothing else "derived"
+        rows.append((name, number(value, sigma), number(sigma, sigma), "", "", note))
     return table(rows)
 
 
@@ -46,7 +49,9 @@ def outcome(job: Job, calibration: Any, restored: Any, output: Path) -> tuple[st
             print(f"not determined: {name}: {why}")
         lines += calibration.warnings
     if restored is not None:
-        print(f"reconstruction: {restored.status.name} after {restored.iterations} iterations, {restored.remedy}")
+        trusted = calibration is None or calibration.status == Status.CONVERGED
+        rest = restored.remedy if trusted or restored.status else "no better than the calibration it rests on"
+        print(f"reconstruction: {restored.status.name} after {restored.iterations} iterations, {rest}")
         lines += restored.warnings
     print(f"results: {output}")
     return tuple(lines)

@@ -16,6 +16,7 @@ from diffphys.confocal.spec import check_ranges as check_ranges
 from diffphys.confocal.spec import default_ranges as default_ranges
 from diffphys.confocal.spec import nominal as nominal
 from diffphys.confocal.spec import sampling_warnings as sampling_warnings
+from diffphys.confocal.spec import weak as weak
 
 NAME = "confocal_3d"
 MODULATION_FIELDS: tuple[str, ...] = ()

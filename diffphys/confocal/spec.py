@@ -119,6 +119,13 @@ def check_ranges(ranges: dict[str, tuple[float, float]], geometry: Geometry) -> 
         raise ValueError(f"z_step may fall to {ranges['z_step'][0]:g} nm; expected above minus the voxel's z size")
 
 
+def weak(geometry: Geometry) -> dict[str, str]:
+    """Parameters that this geometry cannot determine whatever the data, with the reason."""
+    if geometry.depth_um > 0:
+        return {}
+    return {"refractive_index": "at depth 0 the index of the specimen leaves no trace in the blur"}
+
+
 def sampling_warnings(geometry: Geometry) -> tuple[str, ...]:
     """One line per axis that is coarser than Nyquist, with the formula."""
     if geometry.excitation_nm is None:

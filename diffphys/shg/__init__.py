@@ -19,6 +19,7 @@ from diffphys.shg.spec import nominal as nominal
 from diffphys.shg.spec import power_trace as power_trace
 from diffphys.shg.spec import reference_trace as reference_trace
 from diffphys.shg.spec import sampling_warnings as sampling_warnings
+from diffphys.shg.spec import weak as weak
 
 NAME = "shg"
 MODULATION_FIELDS: tuple[str, ...] = ("excitation_power_fluctuation",)

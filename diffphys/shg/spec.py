@@ -187,6 +187,13 @@ def check_ranges(ranges: Mapping[str, tuple[float, float]], geometry: Geometry) 
                 )
 
 
+def weak(geometry: Geometry) -> dict[str, str]:
+    """Parameters that this geometry cannot determine whatever the data, with the reason."""
+    if geometry.frames > 1:
+        return {}
+    return {"phase_matching_error": "one frame: it rests on the assumed spectrum of the specimen; add a phase offset"}
+
+
 def sampling_warnings(geometry: Geometry) -> tuple[str, ...]:
     """One line per axis that is coarser than Nyquist of the band edge 2 NA_c / λ_2ω, with the formula."""
     limit = geometry.harmonic_um / (4 * geometry.na)
