@@ -19,8 +19,8 @@ GROSS = 1.5  # likelihood ratio beyond which estimates describe the misfit, not 
 UNDETERMINED = 3**-0.5  # sigma over the half range of a flat distribution: at this the range said as much
 SURE_OF_SIGN = 10.0  # nats
 # (sandwich, spread between the spectra): factors of their standard deviations that make the error bars true. Specimens are not
-# the Gaussian fields of the prior; a single volume or image needs more, frames that share a specimen less. Fitted once to 138 and 73 simulated
-# draws of three families at 100 and 1000 photons; benchmarks/blind_calibration.py checks the coverage on others.
+# the Gaussian fields of the prior; a single volume or image needs more, frames that share a specimen less. Fitted once to 138
+# and 73 simulated draws of three families at 100 and 1000 photons; benchmarks/blind_calibration.py checks them on others.
 SINGLE, FRAMES = (1.57, 1.12), (0.91, 0.65)
 
 
