@@ -168,12 +168,24 @@ def _one_line(err: str) -> str:
     return lines[0]
 
 
+def _heed_ctrl_c():
+    """A job started in the background of a shell inherits a deaf SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_during_the_calibration_writes_nothing(simulated, tmp_path):
     _, source = simulated
     out = tmp_path / "out"
     command = [sys.executable, "-m", "diffphys", "reconstruct", source / "measurement.h5", "-o", out]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=_heed_ctrl_c,
+    )
     try:
         deadline = time.monotonic() + 100
         while not _staged(out, "."):
