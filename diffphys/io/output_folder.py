@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,8 +41,10 @@ class OutputFolder:
             raise ValueError(f"output folder {self.target} already holds {found[0]}; choose another, or add --overwrite")
         self.created = not self.target.exists()
         home = next(f for f in (self.target, *self.target.parents) if f.exists())
+        self.staging = home / f".tmp-diffphys-{secrets.token_hex(6)}"
+        atexit.register(self.__exit__)  # a Ctrl-C between here and the block's first line leaves nothing either
         try:
-            self.staging = Path(tempfile.mkdtemp(prefix=".tmp-diffphys-", dir=home))
+            self.staging.mkdir(mode=0o700)
         except OSError as error:
             raise ValueError(
                 f"output folder {self.target} is not writable ({error.strerror}); choose another --output"
@@ -52,6 +55,7 @@ class OutputFolder:
         if self.staging is not None:
             shutil.rmtree(self.staging, ignore_errors=True)
             self.staging = None
+        atexit.unregister(self.__exit__)
 
     def path(self, name: str) -> Path:
         """Where to write the result `name`."""
