@@ -18,10 +18,10 @@ MISFIT_SD = 6.0  # standard deviations of the saturated likelihood above its exp
 GROSS = 1.5  # likelihood ratio beyond which estimates describe the misfit, not the instrument
 UNDETERMINED = 3**-0.5  # sigma over the half range of a flat distribution: at this the range said as much
 SURE_OF_SIGN = 10.0  # nats
-# (sandwich, spread between the spectra): factors of their standard deviations that make the error bars true. Specimens are not
-# the Gaussian fields of the prior; a single volume or image needs more, frames that share a specimen less. Fitted once to 138
-# and 73 simulated draws of three families at 100 and 1000 photons; benchmarks/blind_calibration.py checks them on others.
-SINGLE, FRAMES = (1.57, 1.12), (0.91, 0.65)
+# Frames that share a specimen -> (sandwich, spread between the spectra): factors of their standard deviations that make the
+# error bars true. Specimens are not the Gaussian fields of the prior. Fitted once to 138, 73 and 15 simulated draws of three
+# families at 100 and 1000 photons; benchmarks/blind_calibration.py checks the first two on others.
+FACTORS = {1: (1.57, 1.12), 2: (0.91, 0.65), 3: (1.4, 1.0)}
 
 
 def calibration(
@@ -89,7 +89,7 @@ def _covariance(best: Any, other: Any, estimate: Any, fields: tuple[str, ...]) -
     """(P, P) in the parameters' units: inflated sandwich, spread between the spectra, modulating parameters."""
     p = len(fields)
     half = np.asarray(estimate.box.half, np.float64)
-    inflation, doubt = SINGLE if len(best.covariance) == 1 else FRAMES
+    inflation, doubt = FACTORS[len(best.covariance)]
     matrix = inflation**2 * sandwich(best.point, estimate.statistic.weight)[:p, :p]
     if np.isfinite(other.log_evidence):
         spread = (other.q[0, :p] - best.q[0, :p]).astype(np.float64)
