@@ -25,7 +25,6 @@ from diffphys.types import resolve
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = {"confocal_3d": ("beads", "filaments", "cells"), "shg": ("collagen", "wavy", "sparse")}
-METHOD = {"confocal_3d": "richardson_lucy", "shg": "richardson_lucy"}
 
 
 def geometry_of(name: str, frames: int) -> Any:
@@ -65,9 +64,7 @@ def draw(name: str, geometry: Any, number: int, *, first_seed: int, haze: float,
         specs = {"oracle": truth, "estimated": found.spec, "nominal": modality.nominal(geometry)}
         row["psnr"] = {
             key: demo.psnr(
-                diffphys.reconstruct(
-                    measured.y, modality, spec, geometry=geometry, detector=measured.detector, method=METHOD[name]
-                ).image,
+                diffphys.reconstruct(measured.y, modality, spec, geometry=geometry, detector=measured.detector).image,
                 measured.x,
             )
             for key, spec in specs.items()

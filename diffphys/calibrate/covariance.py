@@ -8,10 +8,15 @@ Econometrica 55:703, 1987; Conley, J. Econometrics 92:1, 1999).
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from diffphys.calibrate.evidence import Point
+from diffphys.spec import as_vector, from_vector
+from diffphys.types import Modality
 
 BANDWIDTH = 2.0  # bins, standard deviation of the neighbourhood
 
@@ -52,3 +57,18 @@ def larger(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     stretch, turn = np.linalg.eigh(inverse @ ((b + b.T) / 2) @ inverse.T)
     factor = root @ turn
     return (factor * np.maximum(stretch, 1.0)) @ factor.T
+
+
+def propagated(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
+    """The modality's derived quantities with the error that the covariance of the spec implies: name -> (value, 1 sigma)."""
+
+    def of(vector: Any) -> Any:
+        return modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry)
+
+    vector = as_vector(spec, modality.FIELDS)
+    values, slopes = of(vector), jax.jacfwd(of)(vector)
+    out = {}
+    for name, value in values.items():
+        slope = np.asarray(slopes[name], np.float64)
+        out[name] = (float(value), float(np.sqrt(max(slope @ covariance @ slope, 0.0))))
+    return out

@@ -133,9 +133,14 @@ def prior(data: Data, q: Array) -> Array:
 def value(model: Model, data: Data, q: Array) -> Array:
     """Penalised NLL relative to the saturated model of each frame (so that float32 keeps the digits that matter)."""
     lower = _cholesky(covariance(model, data, q))
+    return _penalised(data, q, lower, _whiten(lower, data.cross))
+
+
+def _penalised(data: Data, q: Array, lower: list[list[Array]], ratio: Array) -> Array:
+    """The value from the factor L of M and the whitened statistic L^-1 C L^-T."""
     own = jnp.diagonal(data.cross, axis1=0, axis2=1)
     saturated = jnp.log(jnp.maximum(own, 1e-30)).sum(-1)
-    bins = _log_det(lower) + _trace(_whiten(lower, data.cross)) - saturated - model.frames
+    bins = _log_det(lower) + _trace(ratio) - saturated - len(lower)
     return 0.5 * jnp.sum(jnp.where(data.weight > 0, data.weight * bins, 0.0)) + prior(data, q)
 
 
@@ -168,12 +173,7 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
     away = q - data.prior_mean
     gradient = 0.5 * flat @ (weight * residual.ravel()) + data.prior_precision @ away
     fisher = 0.5 * (flat * weight) @ flat.T + data.prior_precision
-
-    own = jnp.diagonal(data.cross, axis1=0, axis2=1)
-    saturated = jnp.log(jnp.maximum(own, 1e-30)).sum(-1)
-    bins = _log_det(lower) + _trace(ratio) - saturated - model.frames
-    total = 0.5 * jnp.sum(jnp.where(data.weight > 0, data.weight * bins, 0.0)) + prior(data, q)
-    return Point(total, gradient, fisher, whitened, residual)
+    return Point(_penalised(data, q, lower, ratio), gradient, fisher, whitened, residual)
 
 
 def _cross(a: Array, b: Array) -> Array:

@@ -26,6 +26,7 @@ from scipy import ndimage
 from scipy.interpolate import BSpline
 
 from diffphys.calibrate import fisher_scoring
+from diffphys.calibrate.covariance import propagated
 from diffphys.calibrate.detector import estimate
 from diffphys.measured import Measured
 from diffphys.noise import Detector
@@ -362,7 +363,7 @@ def _summary(
     flags = (not np.isfinite(q).all(), chi2 > MISFIT_CHI2, bool(edges), not converged, bool(undetermined))
     verdicts = (Status.NONFINITE, Status.MISFIT, Status.AT_BOUND, Status.OUT_OF_STEPS, Status.NOT_IDENTIFIABLE)
     status = next((s for flag, s in zip(flags, verdicts, strict=True) if flag), Status.CONVERGED)
-    derived = _derived(modality, geometry, problem.fields, spec, covariance)
+    derived = propagated(modality, geometry, spec, covariance)
     return Calibration(spec, names, covariance, ranges, derived, status, undetermined, detector, tuple(warnings), diagnostics)
 
 
@@ -384,20 +385,3 @@ def _width_ratio(y: np.ndarray, position: np.ndarray) -> float:
     light = np.where(light > 0.1 * light.max(), light, 0).reshape(-1, ny, nx).sum(0)
     row, column = np.arange(ny) - ny // 2 - position[-2], np.arange(nx) - nx // 2 - position[-1]
     return float(np.sqrt((light.sum(1) @ row**2) / (light.sum(0) @ column**2)))
-
-
-def _derived(
-    modality: Modality, geometry: Any, fields: Any, spec: Any, covariance: np.ndarray
-) -> dict[str, tuple[float, float]]:
-    """Derived quantities with errors by propagation."""
-    vector = jnp.stack([jnp.asarray(getattr(spec, f.name)) for f in fields])
-
-    def named(v: Array) -> dict[str, Array]:
-        return modality.derived(from_vector(modality.Spec, fields, v), geometry=geometry)
-
-    values, slopes = named(vector), jax.jacfwd(named)(vector)
-    out = {}
-    for name, value in values.items():
-        slope = np.asarray(slopes[name], np.float64)
-        out[name] = (float(value), float(np.sqrt(max(slope @ covariance @ slope, 0.0))))
-    return out

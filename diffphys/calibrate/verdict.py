@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import digamma, polygamma
 
-from diffphys.calibrate.covariance import sandwich
-from diffphys.spec import as_vector, from_vector, names
+from diffphys.calibrate.covariance import propagated, sandwich
+from diffphys.spec import names
 from diffphys.types import Calibration, Modality, Status
 
 MISFIT_SD = 6.0  # standard deviations of the saturated likelihood above its expectation (physics: missed optima lie at +14)
@@ -40,7 +39,7 @@ def calibration(
     fields = names(modality.FIELDS)
     best, other = estimate.fits
     covariance = _covariance(best, other, estimate, fields)
-    derived = _derived(modality, geometry, spec, covariance)
+    derived = propagated(modality, geometry, spec, covariance)
     fit_z, ratio = goodness_of_fit(best, estimate.statistic)
     undetermined = modality.weak(geometry) | _undetermined(covariance, ranges, fields, ratio)
     lines = [*warnings, *modality.sampling_warnings(geometry)]
@@ -100,21 +99,6 @@ def _covariance(best: Any, other: Any, estimate: Any, fields: tuple[str, ...]) -
         matrix[i, :] = matrix[:, i] = 0.0
         matrix[i, i] = amplitude.sigma**2 * max(amplitude.chi2, 1.0)
     return matrix
-
-
-def _derived(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Derived quantities with the error that the covariance implies."""
-
-    def of(vector: Any) -> Any:
-        return modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry)
-
-    vector = as_vector(spec, modality.FIELDS)
-    values, slopes = of(vector), jax.jacfwd(of)(vector)
-    out = {}
-    for name, value in values.items():
-        slope = np.asarray(slopes[name], np.float64)
-        out[name] = (float(value), float(np.sqrt(max(slope @ covariance @ slope, 0.0))))
-    return out
 
 
 def goodness_of_fit(fit: Any, statistic: Any) -> tuple[float, float]:
