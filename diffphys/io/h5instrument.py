@@ -15,6 +15,8 @@ from diffphys.io import h5strict
 from diffphys.io.optics_file import full_ranges
 from diffphys.types import Modality
 
+TEXT_FIELDS = ("detection",)  # written only where they differ from the default, which older files mean
+
 
 def ranges_sha256(ranges: Mapping[str, tuple[float, float]]) -> str:
     return hashlib.sha256(json.dumps({n: list(ranges[n]) for n in sorted(ranges)}).encode()).hexdigest()
@@ -45,21 +47,27 @@ def read_ranges(group: h5py.Group, modality: Modality, geometry: Any) -> dict[st
 def write_geometry(group: h5py.Group, modality: Modality, geometry: Any) -> None:
     for field in fields(modality.Geometry):
         value = getattr(geometry, field.name)
-        if value is None:
+        if value is None or (field.name in TEXT_FIELDS and value == field.default):
             continue
         if field.name == "power_trace":
             from_file = np.asarray(modality.power_trace(geometry), np.float64)  # type: ignore[attr-defined]
             group.create_dataset("power_trace", data=from_file, fletcher32=True)
+        elif field.name in TEXT_FIELDS:
+            group.attrs[field.name] = np.bytes_(value)
         else:
             group.attrs[field.name] = np.asarray(value, np.float64)
 
 
 def read_geometry(group: h5py.Group, modality: Modality) -> Any:
     kinds = {f.name: f for f in fields(modality.Geometry) if f.name != "power_trace"}
-    optional = [n for n, f in kinds.items() if "None" in str(f.type)]
+    nullable = [n for n, f in kinds.items() if "None" in str(f.type)]
+    optional = [*nullable, *(n for n in TEXT_FIELDS if n in kinds)]
     there = h5strict.expect_attributes(group, needed=[n for n in kinds if n not in optional], optional=optional)
-    stated: dict[str, Any] = dict.fromkeys(optional)
+    stated: dict[str, Any] = dict.fromkeys(nullable)
     for name in sorted(there):
+        if name in TEXT_FIELDS:
+            stated[name] = h5strict.text(group, name)
+            continue
         plural = isinstance(kinds[name].default, tuple)
         value = h5strict.numbers(group, name, length=0 if plural else None)
         stated[name] = tuple(value.tolist()) if plural else float(value)

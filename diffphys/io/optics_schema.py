@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -50,7 +50,8 @@ def build(geometry_type: Any, required: tuple[str, ...], parameters: list[str], 
     for field in fields(geometry_type):
         if field.name == "shape":  # the recording says it
             continue
-        kind = _BY_NAME.get(field.name) or _TYPES[hints[field.name]]
+        hint = hints[field.name]
+        kind = _BY_NAME.get(field.name) or (hint if get_origin(hint) is Literal else _TYPES[hint])
         stated = field.name in required or field.default is MISSING
         entries[field.name] = (kind, ...) if stated else (kind | None, None)
     geometry: Any = create_model("geometry", __base__=_Strict, **entries)  # type: ignore[call-overload]
@@ -103,6 +104,8 @@ def _allowed(key: str, first: Any) -> str:
         return "a finite number or auto"
     if key.startswith("ranges."):
         return "[low, high], two finite numbers"
+    if first["type"] == "literal_error":
+        return first["ctx"]["expected"]
     kinds = {"list_type": "a list of numbers in [ ]", "string_type": "text", "int_parsing": "a whole number"}
     if first["type"] in ("too_short", "too_long"):
         length = first["ctx"].get("min_length") or first["ctx"].get("max_length")

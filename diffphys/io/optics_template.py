@@ -54,6 +54,9 @@ geometry:
   phase_offsets_rad: [0.0, 1.5] # commanded phase mismatch, radians of delta-k L / 2: one number per frame, 1 to 3.
   power_trace: reference        # monitored excitation power, one value per image row: a .csv or .npy file with one column per
                                 # frame; `none` if not monitored; `reference` for the published trace of simulated data.
+  detection: imaging            # wide-field excitation, harmonic imaged on a camera. `bucket` or `descanned`: a scanned focus,
+                                # whose phase mismatch and collection NA cannot be found from an unknown specimen.
+  # excitation_na: 0.9          # aperture of the scanned focus; needed by bucket and descanned.
 """
     + _DETECTOR
     + """

@@ -8,14 +8,16 @@ pupil:
 
 Slab after Boyd, Nonlinear Optics, section 2.7; a Gaussian profile has an analytic spectrum without zeros, so nothing is
 integrated (or cut off) along z. Incoherent in x: fibrils of random polarity (Mertz & Moreaux, Opt. Commun. 196:325, 2001).
+Bucket and descanned detection of a scanned focus: `point_scanning`.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
@@ -23,6 +25,7 @@ from scipy import special
 from diffphys.optics import radial
 from diffphys.optics.bessel import j0
 from diffphys.optics.quadrature import gauss_legendre, nodes_needed
+from diffphys.shg import point_scanning
 from diffphys.shg.spec import FIELDS, Geometry, Spec, default_ranges
 from diffphys.types import Array, Frames
 
@@ -58,8 +61,14 @@ def slab_exponent(q: Any, slab_um: float) -> Any:
 def tables(geometry: Geometry) -> Tables:
     """Constants for `geometry`, cached."""
     grid = radial.radial_grid(geometry.shape, geometry.pixel_um)
-    node, weight = gauss_legendre(nodes_needed(path_range_um(geometry), geometry.harmonic_um), 0.0, 1.0)
     edge, k = math.asin(geometry.na / geometry.index), wave_number(geometry)
+    if geometry.detection != "imaging":
+        node, weight = gauss_legendre(point_scanning.collection_nodes(geometry), 0.0, 1.0)
+        source, at = point_scanning.beam(geometry), (edge * node, edge * weight)
+        descanned = geometry.detection == "descanned"
+        h = point_scanning.intensity(np, special.j0, source, at, 0.0, wave_number=k, descanned=descanned)
+        return Tables(node, weight, grid, float(grid.multiplicity @ h))
+    node, weight = gauss_legendre(nodes_needed(path_range_um(geometry), geometry.harmonic_um), 0.0, 1.0)
     sin, cos = np.sin(edge * node), np.cos(edge * node)
     pupil = edge * weight * sin * np.sqrt(cos) * np.exp(slab_exponent(k * (cos - 1), geometry.slab_um))
     field = special.j0(k * np.outer(grid.radii_um, sin)) @ pupil
@@ -67,15 +76,20 @@ def tables(geometry: Geometry) -> Tables:
 
 
 def radial_intensity(spec: Spec, *, geometry: Geometry) -> Array:
-    """|E_k|^2 at the grid's unique radii, (frame, radius), over the reference frame's sum (p_m = c_n = phi = 0)."""
+    """h_k at the grid's unique radii, (frame, radius), over the reference frame's sum (p_m = c_n = phi = 0)."""
     t, dtype = tables(geometry), jnp.asarray(spec.phase_matching_error).dtype
     k = wave_number(geometry)
     edge = jnp.arcsin((geometry.na + spec.collection_na_mismatch) / geometry.index)
     theta = edge * jnp.asarray(t.node, dtype)
-    sin, cos = jnp.sin(theta), jnp.cos(theta)
-    tilt = -2 * k * jnp.sin(theta / 2) ** 2  # k (cos - 1) without its cancellation, safe in float32
     offsets = jnp.asarray(geometry.phase_offsets_rad, dtype)
     mismatch = 2 * (spec.phase_matching_error + offsets) / geometry.slab_um
+    if geometry.detection != "imaging":
+        source = jax.tree.map(lambda a: jnp.asarray(a, dtype), point_scanning.beam(geometry))
+        at, descanned = (theta, edge * jnp.asarray(t.weight, dtype)), geometry.detection == "descanned"
+        one = partial(point_scanning.intensity, jnp, j0, source, at, wave_number=k, descanned=descanned)
+        return jax.vmap(one)(mismatch) / t.reference
+    sin, cos = jnp.sin(theta), jnp.cos(theta)
+    tilt = -2 * k * jnp.sin(theta / 2) ** 2  # k (cos - 1) without its cancellation, safe in float32
     slab = jnp.exp(slab_exponent(tilt + mismatch[:, None], geometry.slab_um))
     pupil = edge * jnp.asarray(t.weight, dtype) * sin * jnp.sqrt(cos) * slab
     field = pupil @ j0(sin[:, None] * jnp.asarray(k * t.grid.radii_um, dtype))

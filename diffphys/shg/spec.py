@@ -1,7 +1,8 @@
 """SHG: mismatch parameters, nominal instrument, monitored excitation power, default ranges.
 
-Wide-field excitation, imaging collection, rolling-shutter camera. Each frame is recorded at a commanded rotation of the
-phase-matching angle; a photodiode monitors the relative excitation power, one value per camera row.
+Wide-field excitation, imaging collection and a rolling-shutter camera; or a scanned focus with a bucket or a descanned
+detector. Each frame is recorded at a commanded rotation of the phase-matching angle; a photodiode monitors the relative
+excitation power, one value per row.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ FIELDS = (
     Field("excitation_power_fluctuation", "e_p", "percent rms", 0.0, -2.4, 4.6, "offset"),
     Field("collection_na_mismatch", "c_n", "NA", 0.0, -0.024, 0.046, "offset"),
 )
+Detection = Literal["imaging", "bucket", "descanned"]
 DARKEST = 18.0  # largest |q L| that still gives light: amplitude exp(-18^2 / (16 ln 2)) = 2e-13, squared inside float32
 
 
@@ -57,6 +59,9 @@ class Geometry:
             from efficiency: its PSF is then unit-sum, and phase_matching_error is weakly determined (about 0.5 rad).
         power_trace: monitored excitation power (frame, row), "reference" for the published trace, None if not monitored.
             Stored with zero mean and unit rms per frame.
+        detection: "imaging" (wide-field excitation, the collection objective images the harmonic), "bucket" (focused
+            excitation, one detector takes all light) or "descanned" (focused, the harmonic is imaged onto a point detector).
+        excitation_na: aperture of the focused excitation; needed by bucket and descanned, unused by imaging.
     """
 
     shape: tuple[int, int] = (128, 128)
@@ -67,6 +72,8 @@ class Geometry:
     slab_um: float = 2.0
     phase_offsets_rad: tuple[float, ...] = (0.0, 1.5)
     power_trace: Any = "reference"
+    detection: Detection = "imaging"
+    excitation_na: float | None = None
 
     def __post_init__(self) -> None:
         pixel = self.pixel_um if np.ndim(self.pixel_um) else (self.pixel_um, self.pixel_um)
@@ -85,6 +92,16 @@ class Geometry:
             raise ValueError(f"slab_um is {self.slab_um:g}; expected a positive thickness in micrometres")
         if not 1 <= len(self.phase_offsets_rad) <= 3 or not np.isfinite(self.phase_offsets_rad).all():
             raise ValueError(f"phase_offsets_rad is {self.phase_offsets_rad}; expected one to three finite offsets in rad")
+        if self.detection not in get_args(Detection):
+            raise ValueError(f"detection is {self.detection!r}; expected one of {list(get_args(Detection))}")
+        if self.detection != "imaging" and self.excitation_na is None:
+            raise ValueError(
+                f"{self.detection} detection needs excitation_na, the aperture of the focused excitation; state it"
+            )
+        if self.excitation_na is not None and not 0 < self.excitation_na < self.index:
+            raise ValueError(
+                f"excitation_na is {self.excitation_na:g}; expected more than 0 and less than the index {self.index:g}"
+            )
         object.__setattr__(self, "power_trace", _parse_trace(self.power_trace, self.frames, self.shape[0]))
 
     @property
@@ -175,30 +192,50 @@ def check_ranges(ranges: Mapping[str, tuple[float, float]], geometry: Geometry) 
             f"collection aperture may run from {low:g} to {high:g}; expected more than 0 and less than the index "
             f"{geometry.index:g}; narrow the range of collection_na_mismatch or change na"
         )
-    tilt = 4 * math.pi * geometry.index / (1e-3 * geometry.excitation_nm) * geometry.slab_um
-    tilt *= 1 - math.sqrt(1 - (high / geometry.index) ** 2)
+    oblique = tilt(geometry, high)
+    focused = tilt(geometry, geometry.excitation_na) if geometry.detection != "imaging" and geometry.excitation_na else 0.0
     for offset in geometry.phase_offsets_rad:
         for bound in ranges["phase_matching_error"]:
             turn = 2 * (bound + offset)
-            if max(turn - tilt, -turn) > DARKEST:  # distance of 0 from the interval of q L over the aperture
+            # distance of 0 from the interval of q L over the apertures; focused excitation brings the opposite phase
+            if max(turn - oblique, -turn - focused) > DARKEST:
                 raise ValueError(
                     f"phase_matching_error may reach {bound:g} rad: the frame at offset {offset:g} rad would be dark; "
                     "narrow the range of phase_matching_error or move the offset"
                 )
 
 
+def tilt(geometry: Geometry, na: float) -> float:
+    """k_2w L (1 - cos theta) at an aperture, rad: what an oblique ray lacks over the slab."""
+    k = 4 * math.pi * geometry.index / (1e-3 * geometry.excitation_nm)
+    return k * geometry.slab_um * (1 - math.sqrt(1 - (na / geometry.index) ** 2))
+
+
 def weak(geometry: Geometry) -> dict[str, str]:
     """Parameters that this geometry cannot determine whatever the data, with the reason."""
+    if geometry.detection != "imaging":
+        why = f"{geometry.detection} detection: it changes how much light is collected, hardly the blur; use imaging collection"
+        return {"phase_matching_error": why, "collection_na_mismatch": why}
     if geometry.frames > 1:
         return {}
     return {"phase_matching_error": "one frame: it rests on the assumed spectrum of the specimen; add a phase offset"}
 
 
 def sampling_warnings(geometry: Geometry) -> tuple[str, ...]:
-    """One line per axis that is coarser than Nyquist of the band edge 2 NA_c / λ_2ω, with the formula."""
-    limit = geometry.harmonic_um / (4 * geometry.na)
+    """One line per axis that is coarser than Nyquist of the band edge 2 NA / λ_2ω, with the formula.
+
+    NA is that of the collection (imaging), of the excitation (bucket: its squared field), or their sum (descanned).
+    """
+    focused = geometry.excitation_na or 0.0
+    na, symbol = {
+        "imaging": (geometry.na, "NA_c"),
+        "bucket": (focused, "NA_ex"),
+        "descanned": (focused + geometry.na, "(NA_ex+NA_c)"),
+    }[geometry.detection]
+    limit = geometry.harmonic_um / (4 * na)
     return tuple(
-        f"{name} pixel {1e3 * step:.0f} nm is coarser than Nyquist λ_2ω/(4NA_c) = {1e3 * limit:.0f} nm: fine detail folds back"
+        f"{name} pixel {1e3 * step:.0f} nm is coarser than Nyquist λ_2ω/(4{symbol}) = {1e3 * limit:.0f} nm: "
+        "fine detail folds back"
         for name, step in zip("yx", geometry.pixel_um, strict=True)
         if step > 1.001 * limit
     )
