@@ -1,7 +1,8 @@
 """Blind calibration: counts -> spec, covariance, what cannot be known.
 
 Detector -> periodogram -> evidence under two spectra, started all over the box -> modulating parameters by the row means ->
-sign test between twins -> covariance with the model's misfit in it -> verdict.
+sign test between twins -> covariance with the model's misfit in it -> verdict. Where the geometry says that the blur changes
+with depth, the evidence is summed over depth windows, and both signs of the aberration are fitted.
 """
 
 from __future__ import annotations
@@ -16,14 +17,23 @@ import numpy as np
 from diffphys.calibrate import detector as detectors
 from diffphys.calibrate import fit as fits
 from diffphys.calibrate import modulation, sign, verdict
-from diffphys.calibrate.periodogram import Periodogram, block_shape, periodogram, tapered_mean
+from diffphys.calibrate.periodogram import (
+    Periodogram,
+    block_shape,
+    block_starts,
+    periodogram,
+    tapered_mean,
+    window_mean,
+    window_shape,
+)
 from diffphys.noise import Detector, to_photons
-from diffphys.spec import Box, from_vector, names, parse_ranges
+from diffphys.spec import Box, as_vector, from_vector, names, parse_ranges
 from diffphys.types import Calibration, Modality, resolve
 
 Progress = Callable[[float, str], None]
 KNOWN_NOISE_SD, ESTIMATED_NOISE_SD = 0.02, 0.3  # of the log noise level
 PASSES = 2  # of demodulation and evidence
+DECISIVE = 60.0  # nats of evidence between the two signs of the aberration above which positivity is not asked
 
 
 def calibrate(
@@ -65,7 +75,7 @@ def calibrate(
     noise_sd = KNOWN_NOISE_SD if known is detector else ESTIMATED_NOISE_SD
     estimate = _estimate(photons, modality, geometry, known, box_ranges, noise_sd, tell)
     tell(0.9, "sign of the aberration")
-    spec, margin = _sign(estimate, photons, modality, geometry, known, box_ranges)
+    estimate, spec, margin = _sign(estimate, photons, modality, geometry, known, box_ranges)
     tell(1.0, "done")
     return verdict.calibration(
         estimate, spec, margin, modality, geometry, ranges=box_ranges, detector=known, warnings=warnings, seed=seed
@@ -95,7 +105,10 @@ def _detector(y: np.ndarray, modality: Modality, geometry: Any, detector: Detect
 
 
 class Estimate(NamedTuple):
-    """Before the sign test: point estimate, fits under both spectra (more credible first), the data they saw."""
+    """Before the sign test: point estimate, fits under both spectra (more credible first), the data they saw.
+
+    `rivals` are the fits with the other sign of the aberration; empty where |OTF| is the same for both.
+    """
 
     spec: Any
     fits: list[fits.Fit]
@@ -103,6 +116,24 @@ class Estimate(NamedTuple):
     statistic: Periodogram
     amplitudes: dict[str, modulation.Amplitude]
     block: tuple[int, ...]
+    rivals: list[fits.Fit]
+
+
+def windowed(geometry: Any) -> bool:
+    """Whether the blur changes with depth."""
+    return getattr(geometry, "depth_anchors", 1) > 1
+
+
+def _windows(modality: Modality, geometry: Any) -> tuple[tuple[int, ...], Any, tuple[float, ...] | None]:
+    """Block, its instrument, and the depths of the windows' centres (None: one blur for the stack)."""
+    pitch = fits.pitch_um(geometry)
+    if not windowed(geometry):
+        block = block_shape(geometry.shape, pitch)
+        return block, modality.block(geometry, block), None
+    block = window_shape(geometry.shape, pitch)
+    centres = block_starts(geometry.shape[0], block[0]) + (block[0] - 1) / 2
+    depths = tuple(float(geometry.depth_um + pitch[0] * c) for c in centres)
+    return block, replace(modality.block(geometry, block), depth_um=depths[-1]), depths
 
 
 def _estimate(
@@ -112,8 +143,7 @@ def _estimate(
     fields, modulating = names(modality.FIELDS), [n for n in modality.MODULATION_FIELDS if ranges[n][0] < ranges[n][1]]
     held = {n: (r if n not in modality.MODULATION_FIELDS else (0.0, 0.0)) for n, r in ranges.items()}
     box = Box.of(modality.FIELDS, held)
-    block = block_shape(geometry.shape, fits.pitch_um(geometry))
-    local = modality.block(geometry, block)
+    block, local, depths = _windows(modality, geometry)
     finer = (2, 1, 1) if len(block) == 3 else (2, 2)
     background, read = float(detector.background), float(detector.read_sigma)
     values = {n: float(np.clip(0.0, *ranges[n])) for n in modality.MODULATION_FIELDS}
@@ -123,8 +153,8 @@ def _estimate(
     def demodulated(values: Mapping[str, float]) -> tuple[Periodogram, np.ndarray]:
         spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
         shape = np.broadcast_to(np.asarray(modality.transfer(spec, geometry=geometry).modulation), photons.shape)
-        statistic = periodogram((photons - background) / shape, block=block, finer=finer)
-        return statistic, _noise_level(photons, shape, read)
+        statistic = periodogram((photons - background) / shape, block=block, finer=finer, windowed=depths is not None)
+        return statistic, _noise_level(photons, shape, read, block if depths else None)
 
     def modulate(column: np.ndarray) -> None:
         for name in modulating:
@@ -139,7 +169,7 @@ def _estimate(
         if modulating:
             modulate(found[0].covariance[..., 0] if found else modulation.empirical_column(statistic.cross))
             statistic, level = demodulated(values)
-        problem = fits.Problem(modality, local, statistic, level, noise_sd, box, finer)
+        problem = fits.Problem(modality, local, statistic, level, noise_sd, box, finer, depths)
         if not found:
             starts = np.asarray(box.encode(jnp.asarray(modality.starts(held, geometry=geometry), jnp.float32)))
             tell(0.05, "search over the ranges")
@@ -151,7 +181,27 @@ def _estimate(
             found = [fits.polish(problem, f.family, f.q) for f in found]
         found.sort(key=lambda f: -f.log_evidence)
     spec = from_vector(modality.Spec, modality.FIELDS, _theta(box, found, fields, values))
-    return Estimate(spec, found, box, statistic, amplitudes, block)
+    if depths:
+        found, rivals = _both_signs(problem, found, modality.twin(spec, geometry=geometry, ranges=ranges))
+    else:
+        rivals = []
+    return Estimate(spec, found, box, statistic, amplitudes, block, rivals)
+
+
+def _both_signs(problem: fits.Problem, found: list[fits.Fit], twin: Any) -> tuple[list[fits.Fit], list[fits.Fit]]:
+    """The fits with the sign of the best one, and those polished from its twin, which has another |OTF|; best first."""
+    if twin is None:
+        return found, []
+    theta = np.asarray(problem.box.encode(as_vector(twin, problem.modality.FIELDS)))
+    here, same, other = found[0].q[0, : theta.size], [], []
+    for fit in found:
+        start = fit.q[:1].copy()
+        start[:, : theta.size] = theta
+        pair = [fit, fits.polish(problem, fit.family, start.repeat(len(fit.q), axis=0))]
+        pair.sort(key=lambda f: float(np.linalg.norm(f.q[0, : theta.size] - here)))
+        same.append(pair[0])
+        other.append(pair[1])
+    return same, sorted(other, key=lambda f: -f.log_evidence)
 
 
 def _theta(box: Box, found: list[fits.Fit], fields: tuple[str, ...], values: Mapping[str, float]) -> Any:
@@ -162,20 +212,44 @@ def _theta(box: Box, found: list[fits.Fit], fields: tuple[str, ...], values: Map
     return jnp.asarray(theta)
 
 
-def _noise_level(photons: np.ndarray, shape: np.ndarray, read: float) -> np.ndarray:
-    """(K,) white level of the demodulated frames: mean of (photons + read^2) / modulation^2 under the taper."""
-    return np.maximum(tapered_mean((photons + read**2) / shape**2, photons.ndim - 1), 1e-6)
+def _noise_level(photons: np.ndarray, shape: np.ndarray, read: float, window: tuple[int, ...] | None) -> np.ndarray:
+    """(K,) or (K, window) white level of the demodulated frames: mean of (photons + read^2) / modulation^2 under the taper."""
+    variance = (photons + read**2) / shape**2
+    mean = tapered_mean(variance, photons.ndim - 1) if window is None else window_mean(variance, window)
+    return np.maximum(mean, 1e-6)
 
 
 def _sign(
     estimate: Estimate, photons: np.ndarray, modality: Modality, geometry: Any, detector: Detector, ranges: Mapping
-) -> tuple[Any, float | None]:
+) -> tuple[Estimate, Any, float | None]:
     """The spec or its twin, whichever positivity prefers, and by how many nats; None where there is no twin."""
-    twin = modality.twin(estimate.spec, geometry=geometry, ranges=ranges)
+    if estimate.rivals:
+        rival = _other_sign(estimate, modality, ranges)
+        gap = estimate.fits[0].log_evidence - rival.fits[0].log_evidence
+        if not abs(gap) < DECISIVE:
+            return (estimate, estimate.spec, gap) if gap > 0 else (rival, rival.spec, -gap)
+        twin = rival.spec
+    else:
+        rival, twin = estimate, modality.twin(estimate.spec, geometry=geometry, ranges=ranges)
     if twin is None:
-        return estimate.spec, None
+        return estimate, estimate.spec, None
     read2 = float(detector.read_sigma) ** 2
-    plain = replace(geometry, depth_anchors=1, attenuation_per_um=0.0) if hasattr(geometry, "depth_anchors") else geometry
     background = float(detector.background) + read2
-    gain = sign.margin(photons[0] + read2, modality, plain, (estimate.spec, twin), background=background)
-    return (estimate.spec, gain) if gain >= 0 else (twin, -gain)
+    gain = sign.margin(photons[0] + read2, modality, _plain(geometry), (estimate.spec, twin), background=background)
+    return (estimate, estimate.spec, gain) if gain >= 0 else (rival, twin, -gain)
+
+
+def _other_sign(estimate: Estimate, modality: Modality, ranges: Mapping) -> Estimate:
+    """The estimate with fits and rivals exchanged."""
+    fields = names(modality.FIELDS)
+    theta = np.array(estimate.box.decode(jnp.asarray(estimate.rivals[0].q[0, : len(fields)])), np.float32)
+    spec = from_vector(modality.Spec, modality.FIELDS, jnp.asarray(theta))
+    return estimate._replace(spec=spec, fits=estimate.rivals, rivals=estimate.fits)
+
+
+def _plain(geometry: Any) -> Any:
+    """The geometry with one blur, that of the stack's middle, and without attenuation."""
+    if not hasattr(geometry, "depth_anchors"):
+        return geometry
+    middle = 0.5 * (geometry.shape[0] - 1) * geometry.voxel_um[0] if windowed(geometry) else 0.0
+    return replace(geometry, depth_anchors=1, attenuation_per_um=0.0, depth_um=geometry.depth_um + middle)

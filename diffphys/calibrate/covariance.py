@@ -21,10 +21,15 @@ from diffphys.types import Modality
 BANDWIDTH = 2.0  # bins, standard deviation of the neighbourhood
 
 
-def scores(point: Point, weight: np.ndarray) -> np.ndarray:
-    """(Q, *quadrant) gradient of the NLL bin by bin; sums to the gradient without the prior."""
+def scores(point: Point, weight: np.ndarray, *, ndim: int | None = None) -> np.ndarray:
+    """(Q, *quadrant) gradient of the NLL bin by bin; sums to the gradient without the prior.
+
+    Depth windows in front of the quadrant's `ndim` axes are summed: they overlap and see one specimen, so what the model
+    misses in a bin it misses in all of them.
+    """
     whitened, residual = np.asarray(point.whitened, np.float64), np.asarray(point.residual, np.float64)
-    return 0.5 * np.asarray(weight) * np.einsum("qjk...,jk...->q...", whitened, residual)
+    u = 0.5 * np.asarray(weight) * np.einsum("qjk...,jk...->q...", whitened, residual)
+    return u if ndim is None else u.sum(axis=tuple(range(1, u.ndim - ndim)))
 
 
 def score_covariance(u: np.ndarray, *, bandwidth: float) -> np.ndarray:
@@ -42,10 +47,10 @@ def score_covariance(u: np.ndarray, *, bandwidth: float) -> np.ndarray:
     return (matrix + matrix.T) / 2
 
 
-def sandwich(point: Point, weight: np.ndarray, *, bandwidth: float = BANDWIDTH) -> np.ndarray:
+def sandwich(point: Point, weight: np.ndarray, *, ndim: int | None = None, bandwidth: float = BANDWIDTH) -> np.ndarray:
     """(Q, Q) covariance of q: the larger of Fisher and sandwich in every direction of the latter's inflation."""
     inverse = np.linalg.inv(np.asarray(point.fisher, np.float64))
-    observed = score_covariance(scores(point, weight), bandwidth=bandwidth)
+    observed = score_covariance(scores(point, weight, ndim=ndim), bandwidth=bandwidth)
     return larger(inverse, inverse @ observed @ inverse)
 
 

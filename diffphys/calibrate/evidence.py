@@ -8,6 +8,9 @@ frequency (W: smoothing by the taper), and with the cross-periodogram C
 Whittle (1951); the closed form solves the Wiener problem for every spec and optimises the evidence instead of the
 posterior, which avoids the no-blur answer of joint MAP (Levin et al., CVPR 2009).
 
+Where the blur changes with depth, the sum runs over depth windows too, each with its own H, noise level and statistic; they
+are the leading axis of the quadrant and share theta and psi (Dahlhaus, Ann. Statist. 25:1, 1997: local Whittle likelihood).
+
 Parameters q = (theta in [-1, 1] over its box, s_k: log of the noise variance over its expectation, psi of the spectrum).
 """
 
@@ -25,7 +28,7 @@ from diffphys.types import Array
 
 
 class Data(NamedTuple):
-    """The traced part of the problem: statistic, expected noise level, prior over q and its box."""
+    """The traced part: statistic, expected noise level, prior over q and its box, depth of each window (None: one blur)."""
 
     cross: Array
     weight: Array
@@ -39,12 +42,13 @@ class Data(NamedTuple):
     low: Array
     high: Array
     step: Array
+    depth_um: Array | None
 
 
 class Model(NamedTuple):
-    """The static part: OTF of a theta vector -> (real, imag), spectrum, sizes."""
+    """The static part: OTF of (theta vector, depths) -> (real, imag), spectrum, sizes."""
 
-    otf: Callable[[Array], tuple[Array, Array]]
+    otf: Callable[[Array, Array | None], tuple[Array, Array]]
     log_spectrum: Callable[[Array, Any], Array]
     parameters: int
     frames: int
@@ -78,16 +82,23 @@ def _pairs(real: Array, imag: Array) -> Array:
 
 
 def _diagonal(values: Array, ndim: int) -> Array:
-    """(K, K, 1, ...) with `values` (K,) on the diagonal."""
-    return jnp.diag(values)[(..., *(None,) * ndim)]
+    """(K, K, *window, 1, ...) with `values` (K, *window) on the diagonal."""
+    size, windows = len(values), values.ndim - 1
+    unit = jnp.eye(size, dtype=values.dtype)[(..., *(None,) * windows)]
+    return (unit * values[:, None])[(..., *(None,) * ndim)]
+
+
+def _level(data: Data, s: Array) -> Array:
+    """(K, *window) noise variance."""
+    return data.noise * jnp.exp(s).reshape(-1, *(1,) * (data.noise.ndim - 1))
 
 
 def covariance(model: Model, data: Data, q: Array) -> Array:
     """M, (K, K, *quadrant)."""
     theta, s, psi = model.split(q)
     spectrum = jnp.exp(model.log_spectrum(psi, data.frequencies))
-    signal = smooth(data, spectrum * _pairs(*model.otf(data.middle + data.half * theta)))
-    return signal + _diagonal(data.noise * jnp.exp(s), signal.ndim - 2)
+    signal = smooth(data, spectrum * _pairs(*model.otf(data.middle + data.half * theta, data.depth_um)))
+    return signal + _diagonal(_level(data, s), len(data.smoothing))
 
 
 def _cholesky(matrix: Array) -> list[list[Array]]:
@@ -150,7 +161,7 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
     parameters = data.middle + data.half * theta
     ndim = len(data.smoothing)
 
-    (real, imag), push = jax.linearize(model.otf, parameters)
+    (real, imag), push = jax.linearize(lambda p: model.otf(p, data.depth_um), parameters)
     d_real, d_imag = jax.vmap(push)(jnp.diag(data.half))
     log_s, push_s = jax.linearize(lambda p: model.log_spectrum(p, data.frequencies), psi)
     d_log_s = jax.vmap(push_s)(jnp.eye(psi.size, dtype=psi.dtype))
@@ -159,8 +170,8 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
     d_pairs = jax.vmap(lambda dr, di: _cross(real, dr) + _cross(imag, di))(d_real, d_imag)
     d_theta = smooth(data, spectrum * d_pairs)
     d_psi = smooth(data, (spectrum * d_log_s)[:, None, None] * pairs)
-    level = data.noise * jnp.exp(s)
-    d_s = jax.vmap(lambda e: jnp.broadcast_to(_diagonal(level * e, ndim), data.cross.shape))(
+    level = _level(data, s)
+    d_s = jax.vmap(lambda e: jnp.broadcast_to(_diagonal((level.T * e).T, ndim), data.cross.shape))(
         jnp.eye(model.frames, dtype=s.dtype)
     )
 
@@ -192,6 +203,7 @@ def make_data(
     noise_sd: float,
     spectrum: Spectrum,
     dtype: Any,
+    depth_um: Any = None,
 ) -> Data:
     """Assemble the traced part; `theta_prior` = (mean, sd) in box units, `noise_sd` of the log noise level."""
     frames = statistic.cross.shape[0]
@@ -218,4 +230,5 @@ def make_data(
         low=jnp.concatenate([-free, -span, f(spectrum.low)]),
         high=jnp.concatenate([free, span, f(spectrum.high)]),
         step=jnp.concatenate([0.6 * jnp.ones(p, dtype), noise_sd * jnp.ones(frames, dtype), f(spectrum.step)]),
+        depth_um=None if depth_um is None else f(depth_um),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ SOFT = 2e-3
 
 
 class Problem(NamedTuple):
-    """What is fitted: a modality's block instrument and the data statistic of its blocks."""
+    """What is fitted: a modality's block instrument and the data statistic of its blocks; `depth_um` of each depth window."""
 
     modality: Modality
     block: Any
@@ -30,6 +31,7 @@ class Problem(NamedTuple):
     noise_sd: float
     box: Box
     finer: tuple[int, ...]
+    depth_um: tuple[float, ...] | None = None
 
     @property
     def dtype(self) -> Any:
@@ -68,15 +70,26 @@ def pitch_um(geometry: Any) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=32)
-def model_of(modality: Modality, block: Any, family: str, finer: tuple[int, ...]) -> tuple[evidence.Model, spectra.Spectrum]:
-    """Static part for a block geometry and a spectrum family; cached so that equal shapes share a trace."""
+def model_of(
+    modality: Modality, block: Any, family: str, finer: tuple[int, ...], windows: int | None = None
+) -> tuple[evidence.Model, spectra.Spectrum]:
+    """Static part for a block geometry and a spectrum family; cached so that equal shapes share a trace.
+
+    Depth windows are short: their PSF may be `finer` times as long as they are.
+    """
     pitch = pitch_um(block)
     spectrum = getattr(spectra, family)(pitch[-1] / pitch[0] if len(pitch) == 3 else 1.0)
+    if windows is not None:
+        spectrum = spectra.windowed(spectrum, windows)
+        block, finer = modality.block(block, (finer[0] * block.shape[0], *block.shape[1:])), (1, *finer[1:])
 
-    def otf(theta: Array) -> tuple[Array, Array]:
-        return modality.otf_quadrant(from_vector(modality.Spec, modality.FIELDS, theta), geometry=block, finer=finer)
+    def otf(theta: Array, depth_um: Array | None) -> tuple[Array, Array]:
+        spec = from_vector(modality.Spec, modality.FIELDS, theta)
+        quadrant: Callable[..., tuple[Array, Array]] = partial(modality.otf_quadrant, spec, geometry=block, finer=finer)
+        return quadrant() if depth_um is None else jax.vmap(lambda d: quadrant(depth_um=d), out_axes=1)(depth_um)
 
-    frames = jax.eval_shape(otf, jnp.zeros(len(modality.FIELDS)))[0].shape[0]
+    depths = None if windows is None else jnp.zeros(windows)
+    frames = jax.eval_shape(otf, jnp.zeros(len(modality.FIELDS)), depths)[0].shape[0]
     return evidence.Model(otf, spectrum.log, len(modality.FIELDS), frames), spectrum
 
 
@@ -102,7 +115,8 @@ def _point(model: evidence.Model, data: evidence.Data, q: Array) -> evidence.Poi
 
 def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, spectra.Spectrum]:
     """Model and data of the evidence under one spectrum family."""
-    model, spectrum = model_of(problem.modality, problem.block, family, problem.finer)
+    windows = None if problem.depth_um is None else len(problem.depth_um)
+    model, spectrum = model_of(problem.modality, problem.block, family, problem.finer, windows)
     fields = problem.modality.FIELDS
     theta_prior = (np.zeros(len(fields)), np.array([f.prior_half_widths for f in fields]))
     data = evidence.make_data(
@@ -114,6 +128,7 @@ def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, 
         noise_sd=problem.noise_sd,
         spectrum=spectrum,
         dtype=problem.dtype,
+        depth_um=problem.depth_um,
     )
     return model, data, spectrum
 
@@ -122,7 +137,8 @@ def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray
     """(S, Q) start points: box-scaled thetas (S, P), expected noise, the family's spectrum at the data's power."""
     own = np.diagonal(problem.statistic.cross, axis1=0, axis2=1)[..., 0]
     weight = problem.statistic.weight
-    power = float(np.maximum((own - problem.noise[0]) * weight, 0).sum() / weight.sum())
+    noise = problem.noise[0] if problem.depth_um is None else problem.noise[0][:, None, None, None]
+    power = float(np.maximum((own - noise) * weight, 0).sum() / weight.sum())
     psi = spectrum.start + spectrum.amplitude * np.log(max(power, 1e-6))
     tail = np.concatenate([np.zeros(len(problem.noise)), psi])
     return jnp.asarray(np.concatenate([thetas, np.tile(tail, (len(thetas), 1))], axis=1), problem.dtype)
@@ -139,11 +155,11 @@ def search(problem: Problem, thetas: np.ndarray) -> np.ndarray:
     the light is bright: the valley becomes wide enough to be found, and finding it is all that is asked here.
     """
     statistic, extra = problem.statistic, softening(problem.statistic)
-    cross = statistic.cross + np.diag(extra)[(..., *(None,) * len(problem.finer))]
+    cross = statistic.cross + np.diag(extra)[(..., *(None,) * (statistic.cross.ndim - 2))]
     coarse = problem._replace(
         finer=(1,) * len(problem.finer),
         statistic=statistic._replace(cross=cross, smoothing=statistic.coarse),
-        noise=problem.noise + extra,
+        noise=(problem.noise.T + extra).T,
     )
     with problem.precision():
         model, data, spectrum = make(coarse, "screen")

@@ -5,6 +5,9 @@ periodogram |W|^2 * P (Percival & Walden, Spectral Analysis, ch. 6; the "debiase
 Biometrika 106:251, 2019): the model is smoothed by the taper's own kernel instead of pretending periodicity. Light from
 outside the field is part of the stationary field and needs no extra term. Large stacks are cut into overlapping blocks
 whose periodograms are averaged (Welch 1967).
+
+Where the blur changes with depth, the blocks of one depth are averaged and each depth window keeps its own periodogram: the
+window is then the leading axis of the quadrant. Overlapping windows share samples, so each brings only its part of them.
 """
 
 from __future__ import annotations
@@ -18,16 +21,18 @@ from scipy.fft import next_fast_len
 from scipy.signal.windows import tukey
 
 TAPER = 0.25  # share of each axis that is tapered, both ends together
+WINDOW_UM = 3.2  # length of a depth window
 
 
 class Periodogram(NamedTuple):
     """Data statistic of one measurement.
 
     Attributes:
-        cross: (K, K, *quadrant) real part of the frames' cross-periodogram, photons^2.
+        cross: (K, K, *quadrant) real part of the frames' cross-periodogram, photons^2; with depth windows the quadrant of
+            this and of the next two starts with the window's axis.
         bin_dof: (*quadrant) real degrees of freedom of each bin's own distribution; 0 where a bin is left out.
         weight: (*quadrant) degrees of freedom that bin brings to the likelihood, correlation between bins counted.
-        mean: (K,) mean photons per pixel under the taper (the white level of Poisson noise).
+        mean: (K,) or (K, window) mean photons per pixel under the taper (the white level of Poisson noise).
         smoothing: one (n//2+1, finer n//2+1) matrix per axis: spectrum -> expected periodogram.
         coarse: the same with a frequency step of 1/n.
     """
@@ -83,6 +88,12 @@ def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_u
     return tuple(sizes)
 
 
+def window_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...]) -> tuple[int, ...]:
+    """Block of a stack whose blur changes with depth: as `block_shape`, but `WINDOW_UM` long in z, two thirds at most."""
+    planes = max(8, min(round(WINDOW_UM / pitch_um[0]), 2 * shape[0] // 3))
+    return block_shape((planes, *shape[1:]), pitch_um)
+
+
 def block_starts(n: int, block: int) -> np.ndarray:
     """Evenly spread starts of blocks that overlap by their tapers."""
     if n == block:
@@ -129,8 +140,22 @@ def tapered_mean(frames: np.ndarray, ndim: int) -> np.ndarray:
     return frames
 
 
-def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int, ...]) -> Periodogram:
-    """Statistic of photon counts (K, *axes), background included; `block` as `block_shape` gives it."""
+def window_mean(frames: np.ndarray, block: tuple[int, ...]) -> np.ndarray:
+    """(K, window) mean of (K, *axes) under the taper of each depth window."""
+    cut = tapered_mean(blocks(frames, block), len(block))
+    windows = len(block_starts(frames.shape[1], block[0]))
+    return np.stack([group.mean(0) for group in np.split(cut, windows)], axis=1)
+
+
+def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int, ...], windowed: bool = False) -> Periodogram:
+    """Statistic of photon counts (K, *axes), background included.
+
+    Args:
+        photons: frames of the measurement.
+        block: as `block_shape` gives it; as `window_shape` with `windowed`.
+        finer: divides the frequency step of the model, per axis.
+        windowed: one periodogram per depth window, the first axis cut by `block_starts`, instead of their average.
+    """
     ndim = photons.ndim - 1
     cut = blocks(np.asarray(photons, np.float64), block)
     window = np.ones(())
@@ -139,15 +164,19 @@ def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int
     axes = tuple(range(-ndim, 0))
     centre = (cut * window).sum(axes, keepdims=True) / window.sum()
     spectrum = np.fft.fftn((cut - centre) * window, axes=axes) / np.sqrt(window.size)
-    cross = fold(np.einsum("bj...,bk...->jk...", spectrum, spectrum.conj()).real / len(cut), ndim)
-    independent = min(float(len(cut)), photons[0].size / window.size)
+    groups = np.split(spectrum, len(block_starts(photons.shape[1], block[0])) if windowed else 1)
+    crosses = [fold(np.einsum("bj...,bk...->jk...", g, g.conj()).real / len(g), ndim) for g in groups]
+    independent = min(float(len(cut)), photons[0].size / window.size) / len(groups)
     dof = multiplicity(block) * independent
     dof[(slice(0, 2),) * ndim] = 0.0  # the taper leaks the unknown mean into the lowest bins
     share = float(np.prod([correlation_factor(n) for n in block]))
-    mean = tapered_mean(cut, ndim).mean(0)
+    means = [m.mean(0) for m in np.split(tapered_mean(cut, ndim), len(groups))]
     smoothing = tuple(smoothing_matrix(n, f) for n, f in zip(block, finer, strict=True))
     coarse = tuple(smoothing_matrix(n, 1) for n in block)
-    return Periodogram(cross, dof, dof * share, mean, smoothing, coarse)
+    if not windowed:
+        return Periodogram(crosses[0], dof, dof * share, means[0], smoothing, coarse)
+    dof = np.broadcast_to(dof, (len(groups), *dof.shape))
+    return Periodogram(np.stack(crosses, axis=2), dof, dof * share, np.stack(means, axis=1), smoothing, coarse)
 
 
 class Frequencies(NamedTuple):

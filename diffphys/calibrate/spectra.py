@@ -17,6 +17,7 @@ from diffphys.types import Array
 
 KNOTS = 8
 POSITION = np.linspace(np.log(0.02**2), np.log(0.9**2), KNOTS)  # ln of squared frequency, cycles per pixel
+WINDOW_SD = 0.5  # of the log power of a depth window over the stack's
 DIRECTION_SD = np.array([0.5, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0])  # of ln kappa, two axial terms, four lateral ones
 
 
@@ -144,4 +145,28 @@ def spline(isotropy: float, *, stiffness: float = 1.0) -> Spectrum:
         high=np.full(KNOTS, 80.0),
         step=np.full(KNOTS, 3.0),
         amplitude=np.ones(KNOTS),
+    )
+
+
+def windowed(spectrum: Spectrum, count: int) -> Spectrum:
+    """The family's spectrum in `count` depth windows, times one power per window: psi = (the family's, ln powers).
+
+    Specimens are not evenly filled along z; their spectra differ in power first.
+    """
+    own, join = len(spectrum.start), lambda a, value: np.concatenate([a, np.full(count, value)])
+    precision = np.zeros((own + count,) * 2)
+    precision[:own, :own], precision[own:, own:] = spectrum.precision, WINDOW_SD**-2 * np.eye(count)
+
+    def log(psi: Array, at: Frequencies) -> Array:
+        return spectrum.log(psi[:own], at) + psi[own:, None, None, None]
+
+    return Spectrum(
+        log=log,
+        start=join(spectrum.start, 0.0),
+        mean=join(spectrum.mean, 0.0),
+        precision=precision,
+        low=join(spectrum.low, -8 * WINDOW_SD),
+        high=join(spectrum.high, 8 * WINDOW_SD),
+        step=join(spectrum.step, 1.0),
+        amplitude=join(spectrum.amplitude, 0.0),
     )

@@ -89,7 +89,7 @@ def _covariance(best: Any, other: Any, estimate: Any, fields: tuple[str, ...]) -
     p = len(fields)
     half = np.asarray(estimate.box.half, np.float64)
     inflation, doubt = FACTORS[len(best.covariance)]
-    matrix = inflation**2 * sandwich(best.point, estimate.statistic.weight)[:p, :p]
+    matrix = inflation**2 * sandwich(best.point, estimate.statistic.weight, ndim=len(estimate.block))[:p, :p]
     if np.isfinite(other.log_evidence):
         spread = (other.q[0, :p] - best.q[0, :p]).astype(np.float64)
         matrix = matrix + doubt**2 * np.outer(spread, spread)
