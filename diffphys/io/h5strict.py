@@ -6,6 +6,8 @@ path component is asked for by its exact name and inspected before it is opened,
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -38,12 +40,67 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"cannot read {path.name} as HDF5 (damaged or cut short): {str(error).splitlines()[0]}") from None
+        raise _damaged(path.name, error) from None
     with file:
         try:
             yield file
         except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(f"cannot read {path.name} as HDF5 (damaged): {str(error).splitlines()[0]}") from None
+            raise _damaged(path.name, error) from None
+
+
+@contextmanager
+def staged(path: Path | str, *, limit: int) -> Iterator[tuple[h5py.File, str]]:
+    """A stranger's file, read whole into memory, and the sha256 of what was read; nothing can be swapped underneath.
+
+    ValueError in one line for a link, a file with several names, one that is no plain HDF5 file or exceeds `limit` bytes.
+    """
+    content = _content(Path(path), limit)
+    try:
+        file = h5py.File(_Named(content, Path(path).name), "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _damaged(Path(path).name, error) from None
+    with file:
+        try:
+            yield file, hashlib.sha256(content).hexdigest()
+        except (OSError, RuntimeError, KeyError, MemoryError) as error:
+            raise _damaged(Path(path).name, error) from None
+
+
+class _Named(io.BytesIO):
+    """Bytes that h5py calls by the file's name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.called = name
+
+    def __repr__(self) -> str:
+        return self.called
+
+
+def _content(path: Path, limit: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path.name} is a symbolic link; expected the file itself") from None
+        raise error
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{path.name} is not a regular file; expected an HDF5 file")
+        if about.st_nlink != 1:
+            raise ValueError(f"{path.name} has {about.st_nlink} names (hard links); expected a file of its own")
+        content = file.read(limit + 1) if about.st_size <= limit else b""
+    if about.st_size > limit or len(content) > limit:
+        raise ValueError(f"{path.name} has {max(about.st_size, len(content))} bytes; at most {limit} are read")
+    if not content.startswith(_MAGIC):
+        raise ValueError(f"{path.name} is not HDF5 (it does not begin with the HDF5 signature)")
+    return content
+
+
+def _damaged(name: str, error: BaseException) -> ValueError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"cannot read {name} as HDF5 (damaged or cut short): {reason}")
 
 
 def group(parent: h5py.Group, name: str) -> h5py.Group:

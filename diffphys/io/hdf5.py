@@ -31,7 +31,7 @@ FORMAT, VERSION = "diffphys-challenge", "1"
 _ROOT = ("format", "version", "modality", "tier", "created_by", "ranges_sha256")
 _DETECTION = tuple(f.name for f in fields(Detector))
 _SAMPLE = re.compile(r"sample_\d{2}\Z")
-_MAX_SAMPLES = 100
+SAMPLE_NAMES = tuple(f"sample_{i:02d}" for i in range(100))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def write_measurement(
         from diffphys import __version__
 
         values = (FORMAT, VERSION, modality.NAME, tier, f"diffphys {__version__}", h5instrument.ranges_sha256(box))
-        file.attrs.update({n: np.bytes_(v) for n, v in zip(_ROOT, values, strict=True)})
+        stamp(file, dict(zip(_ROOT, values, strict=True)))
         h5instrument.write_ranges(file.create_group("spec_ranges"), modality, geometry, box)
         h5instrument.write_geometry(file.create_group("geometry"), modality, geometry)
         for name, sample in samples.items():
@@ -111,28 +111,44 @@ def read_measurement(path: Path | str, *, sample: str | None = None) -> Measurem
         OSError: the file cannot be opened.
     """
     with h5strict.opened(path) as file:
-        h5strict.expect_attributes(file, needed=_ROOT)
-        said = {n: h5strict.text(file, n) for n in _ROOT}
-        if said["format"] != FORMAT or said["version"] != VERSION:
-            found = f"{said['format']!r} version {said['version']!r}"
-            raise ValueError(f"{h5strict.where(file)} has format {found}; expected {FORMAT!r} version {VERSION!r}")
-        modality = resolve(said["modality"])
-        names = _sample_names(file)
-        if sample is not None and sample not in names:
-            raise ValueError(f"sample is {sample!r}; {Path(path).name} has {', '.join(names)}")
-        geometry = h5instrument.read_geometry(h5strict.group(file, "geometry"), modality)
-        ranges = h5instrument.read_ranges(h5strict.group(file, "spec_ranges"), modality, geometry)
-        if h5instrument.ranges_sha256(ranges) != said["ranges_sha256"]:
-            raise ValueError(f"{h5strict.where(file)}: spec_ranges do not match their sha256; the file was altered or damaged")
-        wanted = names if sample is None else (sample,)
-        samples = {n: _read_sample(h5strict.group(file, n), modality, geometry) for n in wanted}
-        return MeasurementFile(modality.NAME, geometry, ranges, said["tier"], names, samples)
+        return read_opened(file, sample=sample)
+
+
+def read_opened(file: h5py.File, *, sample: str | None = None) -> MeasurementFile:
+    """The content of an open challenge file, as `read_measurement`."""
+    said = identity(file, _ROOT, kind=FORMAT)
+    modality = resolve(said["modality"])
+    names = _sample_names(file)
+    if sample is not None and sample not in names:
+        raise ValueError(f"sample is {sample!r}; {h5strict.where(file).split(':')[0]} has {', '.join(names)}")
+    geometry = h5instrument.read_geometry(h5strict.group(file, "geometry"), modality)
+    ranges = h5instrument.read_ranges(h5strict.group(file, "spec_ranges"), modality, geometry)
+    if h5instrument.ranges_sha256(ranges) != said["ranges_sha256"]:
+        raise ValueError(f"{h5strict.where(file)}: spec_ranges do not match their sha256; the file was altered or damaged")
+    wanted = names if sample is None else (sample,)
+    samples = {n: _read_sample(h5strict.group(file, n), modality, geometry) for n in wanted}
+    return MeasurementFile(modality.NAME, geometry, ranges, said["tier"], names, samples)
+
+
+def identity(file: h5py.File, names: tuple[str, ...], *, kind: str) -> dict[str, str]:
+    """The root attributes of a file of ours, exactly these; ValueError unless it is of this kind and version."""
+    h5strict.expect_attributes(file, needed=names)
+    said = {n: h5strict.text(file, n) for n in names}
+    if said["format"] != kind or said["version"] != VERSION:
+        found = f"{said['format']!r} version {said['version']!r}"
+        raise ValueError(f"{h5strict.where(file)} has format {found}; expected {kind!r} version {VERSION!r}")
+    return said
 
 
 def sample_names(path: Path | str) -> tuple[str, ...]:
     """Names of the samples in a challenge file."""
     with h5strict.opened(path) as file:
         return _sample_names(file)
+
+
+def stamp(file: h5py.File, said: Mapping[str, str]) -> None:
+    """Root attributes as fixed-length text (variable-length text hangs readers once a byte flips)."""
+    file.attrs.update({n: np.bytes_(v) for n, v in said.items()})
 
 
 def is_hdf5(path: Path | str) -> bool:
@@ -165,8 +181,7 @@ def _check_sample(name: str, sample: Sample, modality: Modality, geometry: Any) 
 
 
 def _sample_names(file: h5py.File) -> tuple[str, ...]:
-    possible = [f"sample_{i:02d}" for i in range(_MAX_SAMPLES)]
-    there = h5strict.expect_members(file, needed=("spec_ranges", "geometry"), optional=possible)
+    there = h5strict.expect_members(file, needed=("spec_ranges", "geometry"), optional=SAMPLE_NAMES)
     names = tuple(sorted(there - {"spec_ranges", "geometry"}))
     if not names:
         raise ValueError(f"{h5strict.where(file)} holds no sample; expected sample_00 and so on")

@@ -1,6 +1,6 @@
 """Read a hostile submission in a process that can open nothing else and hold nothing of value.
 
-In: the bytes a job left, and the challenge file it answers. Out: arrays and numbers that went through the strict reader there and
+In: the bytes a job left, and the contract they must keep. Out: arrays and numbers that went through the strict reader there and
 were checked again here. A damaged file may crash or hang the HDF5 library: that ends the child and is a verdict.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 from diffphys.benchmark.runner import layout
 from diffphys.benchmark.runner.verdict import Code
 from diffphys.benchmark.runner.watch import Pump
+from diffphys.io.submission import Contract
 
 WALL_S = 30.0
 _HEADER = 64 * 1024
@@ -47,17 +47,17 @@ class Read:
     detail: str = ""
 
 
-def read(content: bytes, challenge: Path | str, *, wall_s: float = WALL_S) -> Read:
-    """Parse a submission for this challenge file.
+def read(content: bytes, contract: Contract, *, wall_s: float = WALL_S) -> Read:
+    """Parse a submission by the closed schema of `io.submission`.
 
     Args:
         content: bytes of the submission.
-        challenge: challenge file; not secret.
+        contract: what it must look like.
         wall_s: seconds until the child counts as hanging.
     """
     with tempfile.TemporaryDirectory(prefix="jail-") as place:
         Path(place, "submission.h5").write_bytes(content)
-        shutil.copyfile(challenge, Path(place, "challenge.h5"))
+        Path(place, "contract.json").write_text(json.dumps(contract._asdict()))
         environment = {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(layout.package().parent),
@@ -70,8 +70,8 @@ def read(content: bytes, challenge: Path | str, *, wall_s: float = WALL_S) -> Re
             command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         assert process.stdout is not None
-        # the whole answer is bounded by what the reader accepts; more than that is a hijacked child
-        answer = Pump(os.dup(process.stdout.fileno()), _HEADER + 4 + 16 * len(content) + 2**28)
+        # the images are bounded by the contract; more than that comes from a hijacked child
+        answer = Pump(os.dup(process.stdout.fileno()), _HEADER + contract.largest_file)
         timer = threading.Timer(wall_s, process.kill)
         timer.start()
         try:

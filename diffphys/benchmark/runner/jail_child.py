@@ -1,14 +1,15 @@
-"""The child of `jail`: started in a folder with submission.h5 and challenge.h5, it locks itself in, reads, and answers on stdout."""
+"""The child of `jail`: started in a folder with submission.h5 and contract.json, it locks itself in, reads, and answers on stdout."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
 from pathlib import Path
 
 from diffphys.benchmark.runner import jail, landlock, layout
-from diffphys.io.submission import read_submission
+from diffphys.io.submission import Contract, read_submission
 
 _CPU_S, _SPARE = 20, 1024 * 2**20  # processor seconds; address space beyond what is in use
 
@@ -25,8 +26,10 @@ def lock() -> None:
 
 
 def answer() -> bytes:
+    stated = json.loads(Path("contract.json").read_text())
+    contract = Contract(**{**stated, **{n: tuple(stated[n]) for n in ("samples", "x_shape")}})
     try:
-        found = read_submission("submission.h5", "challenge.h5")
+        found = read_submission("submission.h5", contract)
     except (ValueError, OSError, MemoryError) as error:
         return jail.pack({"refused": str(error) or type(error).__name__}, [])
     samples = {n: {"shape": s.x_hat.shape, "spec": dict(s.spec)} for n, s in found.samples.items()}
