@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.fft import next_fast_len
 
+from diffphys.primitives.adjoint import adjoint
 from diffphys.types import Array
 
 
@@ -57,16 +59,23 @@ def convolve(psf: Array, x: Array, *, field: Sequence[int] | None = None) -> Arr
     """Linear convolution of `x` with a PSF, zero outside `x`.
 
     Args:
-        psf: centred on index n//2, any parity.
-        x: specimen, same number of axes.
-        field: recorded shape, cut from the centre; the shape of `x` if None.
+        psf: centred on index n//2, any parity; leading axes are a batch (frames, anchors).
+        x: specimen; leading axes are a batch that broadcasts against the PSF's.
+        field: recorded shape, cut from the centre; None: the last axes of `x`, as many as `psf` and `x` share.
 
     Returns:
-        Array of shape `field`.
+        Array of shape `field`, batch axes in front.
     """
-    field = tuple(field or x.shape)
-    padded = padded_shape(field, x.shape, psf.shape)
+    field = tuple(field or x.shape[-min(psf.ndim, x.ndim) :])
+    ndim = len(field)
+    padded = padded_shape(field, x.shape[-ndim:], psf.shape[-ndim:])
     return filter_field(otf(psf, padded), x, padded=padded, field=field)
+
+
+def convolve_adjoint(psf: Array, y: Array, *, shape: Sequence[int], field: Sequence[int] | None = None) -> Array:
+    """Adjoint of `convolve` with the same `psf` and `field` -> `shape` of `x`: correlation, summed over the PSF's batch."""
+    field = tuple(field or y.shape[-min(psf.ndim, len(tuple(shape))) :])
+    return adjoint(lambda x: convolve(psf, x, field=field), jax.ShapeDtypeStruct(tuple(shape), y.dtype))(y)
 
 
 def support(psf: np.ndarray, *, energy: float = 0.999) -> tuple[int, ...]:
