@@ -1,5 +1,8 @@
 """The forward model of one instrument as a linear operator, ready for iterations: Spec or PSF -> apply, adjoint, norm.
 
+`bind(modality, geometry)` gives an `Instrument`, a function of (spec, x) for learned and joint solvers; `bind(modality,
+spec, geometry=...)` the `Operator` at one spec. Both are pytrees and work under jit, vmap, grad and sharding.
+
     y_k = modulation_k * crop( sum_m h_km (*) (weights_m x) )
 
 The half spectrum of h is computed once. The specimen is larger than the recorded field by a margin, so that light from
@@ -11,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.primitives.adjoint import adjoint
 from diffphys.primitives.convolve import padded_shape, smooth_length, support
 from diffphys.types import Array, Modality, resolve
 
@@ -100,21 +104,103 @@ class Operator:
         return jnp.fft.irfftn(jnp.sum(product, axis=sum_over), s=self.grid, axes=self.axes)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Instrument:
+    """Modality and geometry without a spec: the map (spec, x) -> expected signal, linear in `x`, differentiable in both.
+
+    Everything is static (a pytree without leaves); shapes do not depend on the spec.
+
+    Attributes:
+        modality: what `resolve` gives.
+        geometry: nominal instrument.
+        specimen: shape of `x`.
+        margin: pixels per side of the torus that the specimen is; None: zero outside the specimen.
+        measurement: shape of `y`, (frame, *field) or (*field).
+    """
+
+    modality: Any = dataclasses.field(metadata={"static": True})
+    geometry: Any = dataclasses.field(metadata={"static": True})
+    specimen: Shape = dataclasses.field(metadata={"static": True})
+    margin: Shape | None = dataclasses.field(metadata={"static": True})
+    measurement: Shape = dataclasses.field(metadata={"static": True})
+
+    def at(self, spec: Any) -> Operator:
+        """The operator at one spec; pure in it."""
+        size: dict[str, Any] = {"specimen": self.specimen} if self.margin is None else {"margin": self.margin}
+        return _operator(self.modality, spec, self.geometry, **size)
+
+    def apply(self, spec: Any, x: Array) -> Array:
+        """Noiseless signal of a specimen (*specimen) -> `measurement`, in the units of `x`."""
+        return self.at(spec).apply(x)
+
+    def adjoint(self, spec: Any, y: Array) -> Array:
+        """Transpose of `apply` in `x`: `measurement` -> (*specimen)."""
+        operator = self.at(spec)  # outside the transposed function: its spectra are computed once
+        return adjoint(operator.apply, jax.ShapeDtypeStruct(self.specimen, operator.modulation.dtype))(y)
+
+    def jvp(self, spec: Any, x: Array, spec_tangent: Any, x_tangent: Array) -> tuple[Array, Array]:
+        """Signal, and its derivative along a change of spec (a `Spec` of changes) and specimen; both `measurement`."""
+        return jax.jvp(self.apply, (spec, x), (spec_tangent, x_tangent))
+
+    def vjp(self, spec: Any, x: Array, y: Array) -> tuple[Any, Array]:
+        """Transposed derivative at (spec, x) applied to `y` (`measurement`): a `Spec` of numbers and a specimen."""
+        return jax.vjp(self.apply, spec, x)[1](y)
+
+    def norm(self, spec: Any, *, iterations: int = 20) -> Array:
+        """Largest singular value at a spec, estimated from above (see `Operator.norm`)."""
+        return self.at(spec).norm(iterations=iterations)
+
+
+@overload
+def bind(modality: Modality | str, spec: Any) -> Instrument: ...
+@overload
+def bind(
+    modality: Modality | str, spec: Any, *, geometry: None, specimen: Sequence[int] | None = None, margin: Any = None
+) -> Instrument: ...
+@overload
 def bind(
     modality: Modality | str, spec: Any, *, geometry: Any, specimen: Sequence[int] | None = None, margin: Any = None
-) -> Operator:
-    """The operator of a modality at a spec. Pure in `spec`; under jit, `specimen` must be given.
+) -> Operator: ...
+def bind(
+    modality: Modality | str,
+    spec: Any,
+    *,
+    geometry: Any = None,
+    specimen: Sequence[int] | None = None,
+    margin: Any = None,
+) -> Operator | Instrument:
+    """`bind(modality, geometry)`: an instrument, a function of its spec. `bind(modality, spec, geometry=...)`: the operator
+    at one spec; pure in `spec`, and under jit, `specimen` or `margin` must be given.
 
     Args:
         modality: `diffphys.confocal`, `diffphys.shg` or their names.
-        spec: the instrument's mismatch.
-        geometry: nominal instrument.
+        spec: the instrument's mismatch; or the geometry, which leaves the spec open.
+        geometry: nominal instrument, where `spec` is a spec.
         specimen: shape of `x`; the operator then equals `modality.forward` on it (zero outside). None: the field with a
             margin on every side, closed to a torus.
-        margin: pixels per side, one number or one per axis; None: where 99 % of the PSF's energy lies, at most a quarter
-            of the field. Only without `specimen`.
+        margin: pixels per side, one number or one per axis; None: where 99 % of the PSF's energy lies (of the nominal spec,
+            if the spec is left open), at most a quarter of the field. Only without `specimen`.
     """
     modality = resolve(modality)
+    if not isinstance(spec, modality.Geometry):
+        if geometry is None:
+            raise ValueError(
+                f"got neither a geometry nor geometry=...; pass {modality.NAME}'s Geometry, or a spec and geometry="
+            )
+        return _operator(modality, spec, geometry, specimen, margin)
+    if geometry is not None:
+        raise ValueError("got two geometries and no spec; pass bind(modality, geometry) or bind(modality, spec, geometry=...)")
+    nominal = modality.nominal(spec)
+    if specimen is None:
+        psfs = modality.transfer(nominal, geometry=spec).psfs
+        margin = _margins(psfs, tuple(spec.shape), margin)
+    like = _operator(modality, nominal, spec, specimen, margin)
+    return Instrument(modality, spec, like.specimen, None if specimen is not None else margin, like.measurement)
+
+
+def _operator(modality: Modality, spec: Any, geometry: Any, specimen: Any = None, margin: Any = None) -> Operator:
+    """The operator at one spec."""
     transfer = modality.transfer(spec, geometry=geometry)
     size = tuple(geometry.shape)
     measured = jax.eval_shape(lambda s, x: modality.forward(s, x, geometry=geometry), spec, jnp.zeros(size))

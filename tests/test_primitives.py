@@ -77,7 +77,7 @@ def test_propagate_square_aperture(float64):
 
 
 def test_propagate_repeats_a_grating_at_its_talbot_distance(float64):
-    """A cosine grating of period p has three orders: exact self-image at lambda / (1 - sqrt(1 - (lambda / p)^2)), not paraxial."""
+    """Three orders, so an exact self-image at lambda / (1 - sqrt(1 - (lambda / p)^2)), without the paraxial approximation."""
     wavelength, pixel, n, period = 0.5, 0.1, 64, 1.6
     grating = jnp.asarray(np.ones((4, 1)) * (1 + 0.7 * np.cos(2 * np.pi * np.arange(n) * pixel / period)))
     talbot = wavelength / (1 - np.sqrt(1 - (wavelength / period) ** 2))

@@ -1,6 +1,7 @@
 """Confocal 3-D stacks: C(PSF_3D) -> D with z_step, spherical_aberr, refractive_index."""
 
 from diffphys.confocal.forward import forward as forward
+from diffphys.confocal.forward import pipeline as pipeline
 from diffphys.confocal.forward import transfer as transfer
 from diffphys.confocal.optics import derived as derived
 from diffphys.confocal.optics import otf_quadrant as otf_quadrant

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffphys.confocal.optics import psf
 from diffphys.confocal.spec import Geometry, Spec
+from diffphys.noise import Detector
 from diffphys.primitives.convolve import filter_field, otf, padded_shape
+from diffphys.primitives.graph import Graph, compose, node
 from diffphys.primitives.modulate import modulate
 from diffphys.types import Stack, Transfer, expect_axes
 
@@ -58,3 +62,19 @@ def _extend(weights: jax.Array, margin: int, size: int) -> jax.Array:
     if weights.shape[1] == 1:
         return weights
     return jnp.pad(weights, ((0, 0), (margin, size - margin - weights.shape[1]), (0, 0), (0, 0)), mode="edge")
+
+
+def pipeline(spec: Spec, *, geometry: Geometry, specimen: Sequence[int] | None = None) -> Graph:
+    """`forward` as a graph of primitives, C(PSF_3D) -> D; input (z, y, x) of `specimen`, the field if None.
+
+    D: gain of each plane, the attenuation. Several depth anchors are a depth-varying C: the specimen is weighted by each
+    anchor's hat, blurred by its PSF, and summed, M(hats) -> C(PSF_3D) -> Σ(anchors) -> D.
+    """
+    psfs, weights, decay = transfer(spec, geometry=geometry)
+    like = jax.ShapeDtypeStruct(tuple(specimen or geometry.shape), decay.dtype)
+    detection = node("detect", detector=Detector(peak_photons=decay[0]))
+    if geometry.depth_anchors == 1:
+        return compose("C(PSF_3D) -> D", {"PSF_3D": {"psf": psfs[0, 0], "field": geometry.shape}, "D": detection}, like=like)
+    hats = _extend(weights, (like.shape[0] - geometry.shape[0]) // 2, like.shape[0])
+    nodes = {"hats": {"mask": hats}, "PSF_3D": {"psf": psfs[0], "field": geometry.shape}, "D": detection}
+    return compose("M(hats) -> C(PSF_3D) -> Σ(anchors) -> D", nodes, like=like)

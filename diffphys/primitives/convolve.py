@@ -68,6 +68,8 @@ def convolve(psf: Array, x: Array, *, field: Sequence[int] | None = None) -> Arr
     """
     field = tuple(field or x.shape[-min(psf.ndim, x.ndim) :])
     ndim = len(field)
+    if min(psf.ndim, x.ndim) < ndim:
+        raise ValueError(f"psf has shape {psf.shape} and x {x.shape}; expected at least the {ndim} axes of the field {field}")
     padded = padded_shape(field, x.shape[-ndim:], psf.shape[-ndim:])
     return filter_field(otf(psf, padded), x, padded=padded, field=field)
 

@@ -1,6 +1,7 @@
 """SHG image frames: M -> R -> D with excitation_power_fluctuation, phase_matching_error, collection_na_mismatch."""
 
 from diffphys.shg.forward import forward as forward
+from diffphys.shg.forward import pipeline as pipeline
 from diffphys.shg.forward import transfer as transfer
 from diffphys.shg.optics import derived as derived
 from diffphys.shg.optics import efficiency as efficiency

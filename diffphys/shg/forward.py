@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 
+from diffphys.noise import Detector
 from diffphys.optics import radial
 from diffphys.primitives.convolve import filter_field, otf, padded_shape
+from diffphys.primitives.graph import Graph, compose, node
 from diffphys.primitives.modulate import modulate
 from diffphys.shg.optics import gauge, tables
 from diffphys.shg.spec import Geometry, Spec, power_trace
@@ -41,3 +46,20 @@ def forward(spec: Spec, x: Image, *, geometry: Geometry) -> Frames:
     psfs, _, power = transfer(spec, geometry=geometry)  # M: excitation power, squared
     frames = filter_field(otf(psfs[:, 0], padded), x, padded=padded, field=geometry.shape)  # R: one frame per rotation
     return modulate(power, frames)  # D: rows are exposed one after the other, so the power acts on recorded rows
+
+
+def pipeline(spec: Spec, *, geometry: Geometry, specimen: Sequence[int] | None = None) -> Graph:
+    """`forward` as a graph of primitives, M -> R -> D; input (y, x) of `specimen`, the field if None.
+
+    M: the beam's profile, even over the specimen, hence ones. R: not a rotation of the image but of the phase-matching
+    angle, one exposure each: a convolution with the frame's PSF times its efficiency, which holds both
+    phase_matching_error and collection_na_mismatch. D: rows are exposed one after the other, so the excitation power
+    squared (excitation_power_fluctuation) is each recorded row's gain; it acts after the blur.
+    """
+    psfs, weights, power = transfer(spec, geometry=geometry)
+    nodes = {
+        "M": node("modulate", mask=weights[0]),
+        "R": node("convolve", psf=psfs[:, 0], field=geometry.shape),
+        "D": node("detect", detector=Detector(peak_photons=power)),
+    }
+    return compose("M -> R -> D", nodes, like=jax.ShapeDtypeStruct(tuple(specimen or geometry.shape), power.dtype))
