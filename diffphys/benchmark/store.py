@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS submission (
   device            TEXT NOT NULL,
   seed              INTEGER,
   row_sha256        TEXT NOT NULL CHECK (length(row_sha256) = 64),
-  row               TEXT NOT NULL CHECK (json_valid(row))
+  row               TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_method ON submission (version, modality, method, tier, id);
 """

@@ -23,8 +23,8 @@ class Limits:
         log: bytes of stdout and stderr that are kept.
     """
 
-    wall_s: float = 300.0
-    cpu_s: float = 600.0
+    wall_s: float = 900.0
+    cpu_s: float = 1800.0
     memory: int = 4096 * MIB
     processes: int = 128
     output: int = 64 * MIB
