@@ -209,13 +209,6 @@ def test_wiener_continuation_is_periodic_and_keeps_the_data():
     assert float(jnp.max(jnp.abs(ramp - jnp.roll(ramp, 1)))) < 8  # the bare ramp would jump by 19
 
 
-def test_wiener_warns_about_anchors():
-    geometry = confocal.Geometry(shape=(8, 16, 16), depth_anchors=2)
-    y = np.full(geometry.shape, 10.0)
-    result = reconstruct(y, confocal, confocal.nominal(), geometry=geometry, detector=Detector(), method="wiener")
-    assert any("anchors" in line for line in result.warnings)
-
-
 def test_differences_are_adjoint_and_know_the_pitch():
     pitch = jnp.array([2.5, 1.0, 1.0])
     rng = np.random.default_rng(11)

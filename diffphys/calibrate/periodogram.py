@@ -21,7 +21,8 @@ from scipy.fft import next_fast_len
 from scipy.signal.windows import tukey
 
 TAPER = 0.25  # share of each axis that is tapered, both ends together
-WINDOW_UM = 3.2  # length of a depth window
+WINDOW_TAPER = 0.6  # the same along z of a depth window, which is short beside its steep spectrum: leakage costs most there
+WINDOW_UM, WINDOW_SHARE = 8.0, 0.67  # length of a depth window, its largest share of the stack
 
 
 class Periodogram(NamedTuple):
@@ -45,21 +46,21 @@ class Periodogram(NamedTuple):
     coarse: tuple[np.ndarray, ...]
 
 
-def taper(n: int) -> np.ndarray:
+def taper(n: int, share: float = TAPER) -> np.ndarray:
     """Tukey taper of mean square 1. It never reaches 0, so no sample is thrown away."""
-    w = tukey(n + 2, TAPER)[1:-1] if n > 1 else np.ones(1)
+    w = tukey(n + 2, share)[1:-1] if n > 1 else np.ones(1)
     return w / np.sqrt(np.mean(w**2))
 
 
 @lru_cache(maxsize=64)
-def smoothing_matrix(n: int, finer: int) -> np.ndarray:
+def smoothing_matrix(n: int, finer: int, share: float = TAPER) -> np.ndarray:
     """(n//2+1, finer n//2+1): folded spectrum of an axis -> expected folded tapered periodogram. Rows sum to 1.
 
     With a frequency step of 1 / (2n) the integral over the taper's kernel is exact for a field whose correlation ends
     within the block; a step of 1/n would treat the blur as periodic.
     """
     size = finer * n
-    kernel = np.abs(np.fft.fft(taper(n), size)) ** 2 / (n * size)
+    kernel = np.abs(np.fft.fft(taper(n, share), size)) ** 2 / (n * size)
     k = np.arange(n // 2 + 1)
     matrix = np.zeros((n // 2 + 1, size // 2 + 1))
     for source in range(size):
@@ -71,6 +72,16 @@ def correlation_factor(n: int) -> float:
     """Share of independent samples that the taper leaves on an axis: (sum w^2)^2 / (n sum w^4)."""
     w = taper(n)
     return float(np.sum(w**2) ** 2 / (n * np.sum(w**4)))
+
+
+def window_factor(n: int, block: int) -> float:
+    """Share of independent samples per sample of the depth windows on an axis of n: as `correlation_factor`, for the sum of
+    the windows' squared tapers, so that overlapping windows count what they share once."""
+    cover = np.zeros(n)
+    starts = block_starts(n, block)
+    for start in starts:
+        cover[start : start + block] += taper(block, WINDOW_TAPER) ** 2
+    return float(np.sum(cover) ** 2 / np.sum(cover**2) / (len(starts) * block))
 
 
 def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_um: float = 2.5) -> tuple[int, ...]:
@@ -89,8 +100,12 @@ def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_u
 
 
 def window_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...]) -> tuple[int, ...]:
-    """Block of a stack whose blur changes with depth: as `block_shape`, but `WINDOW_UM` long in z, two thirds at most."""
-    planes = max(8, min(round(WINDOW_UM / pitch_um[0]), 2 * shape[0] // 3))
+    """Block of a stack whose blur changes with depth: as `block_shape`, but shorter than the stack along z.
+
+    Long windows: what a short one loses of the axial spectrum costs more than its sharper depth gains
+    (benchmarks/depth_varying.py lengths).
+    """
+    planes = max(8, min(round(WINDOW_UM / pitch_um[0]), int(WINDOW_SHARE * shape[0])))
     return block_shape((planes, *shape[1:]), pitch_um)
 
 
@@ -133,16 +148,17 @@ def multiplicity(shape: tuple[int, ...]) -> np.ndarray:
     return total
 
 
-def tapered_mean(frames: np.ndarray, ndim: int) -> np.ndarray:
-    """Mean over the last `ndim` axes weighted by the taper squared."""
-    for _ in range(ndim):
-        frames = frames @ (taper(frames.shape[-1]) ** 2 / frames.shape[-1])
+def tapered_mean(frames: np.ndarray, ndim: int, *, windowed: bool = False) -> np.ndarray:
+    """Mean over the last `ndim` axes weighted by the taper squared; `windowed`: the first of them is a depth window."""
+    for left in range(ndim, 0, -1):
+        n = frames.shape[-1]
+        frames = frames @ (taper(n, WINDOW_TAPER if windowed and left == 1 else TAPER) ** 2 / n)
     return frames
 
 
 def window_mean(frames: np.ndarray, block: tuple[int, ...]) -> np.ndarray:
     """(K, window) mean of (K, *axes) under the taper of each depth window."""
-    cut = tapered_mean(blocks(frames, block), len(block))
+    cut = tapered_mean(blocks(frames, block), len(block), windowed=True)
     windows = len(block_starts(frames.shape[1], block[0]))
     return np.stack([group.mean(0) for group in np.split(cut, windows)], axis=1)
 
@@ -158,21 +174,24 @@ def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int
     """
     ndim = photons.ndim - 1
     cut = blocks(np.asarray(photons, np.float64), block)
+    shares = (WINDOW_TAPER if windowed else TAPER, *(TAPER,) * (ndim - 1))
     window = np.ones(())
-    for n in block:
-        window = np.multiply.outer(window, taper(n))
+    for n, s in zip(block, shares, strict=True):
+        window = np.multiply.outer(window, taper(n, s))
     axes = tuple(range(-ndim, 0))
     centre = (cut * window).sum(axes, keepdims=True) / window.sum()
     spectrum = np.fft.fftn((cut - centre) * window, axes=axes) / np.sqrt(window.size)
     groups = np.split(spectrum, len(block_starts(photons.shape[1], block[0])) if windowed else 1)
     crosses = [fold(np.einsum("bj...,bk...->jk...", g, g.conj()).real / len(g), ndim) for g in groups]
-    independent = min(float(len(cut)), photons[0].size / window.size) / len(groups)
+    length = block[0] if windowed else photons.shape[1]  # of the samples that one group sees
+    independent = min(float(len(groups[0])), photons[0, :1].size * length / window.size)
+    kept = window_factor(photons.shape[1], length) if windowed else correlation_factor(block[0])
     dof = multiplicity(block) * independent
     dof[(slice(0, 2),) * ndim] = 0.0  # the taper leaks the unknown mean into the lowest bins
-    share = float(np.prod([correlation_factor(n) for n in block]))
-    means = [m.mean(0) for m in np.split(tapered_mean(cut, ndim), len(groups))]
-    smoothing = tuple(smoothing_matrix(n, f) for n, f in zip(block, finer, strict=True))
-    coarse = tuple(smoothing_matrix(n, 1) for n in block)
+    share = float(np.prod([kept, *(correlation_factor(n) for n in block[1:])]))
+    means = [m.mean(0) for m in np.split(tapered_mean(cut, ndim, windowed=windowed), len(groups))]
+    smoothing = tuple(smoothing_matrix(n, f, s) for n, f, s in zip(block, finer, shares, strict=True))
+    coarse = tuple(smoothing_matrix(n, 1, s) for n, s in zip(block, shares, strict=True))
     if not windowed:
         return Periodogram(crosses[0], dof, dof * share, means[0], smoothing, coarse)
     dof = np.broadcast_to(dof, (len(groups), *dof.shape))

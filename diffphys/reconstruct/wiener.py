@@ -4,7 +4,9 @@
 
 v_k is the mean noise variance of frame k. The specimen's spectrum S(nu) = e^a (nu_c^2 + nu^2)^-p is fitted to the data by
 Whittle's likelihood, whose signal-to-noise form for K frames is sum log(1 + S W) - S |Z|^2 / (1 + S W). The mean is not
-regularised. The field is continued to the torus by blended mirror images, so that no edge wraps.
+regularised. The field is continued to the torus by blended mirror images, so that no edge wraps. Where the blur changes with
+depth, each anchor's PSF has its own filter, and the estimates are blended by the anchors' weights: one filter per depth,
+right as long as the PSF changes little over its own length.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ def wiener(problem: Problem, *, noise_to_signal: float | None = None, callback: 
     """Wiener estimate in one step; may be negative.
 
     Args:
-        problem: data and operator. With several depth anchors the mean of their PSFs is used, and a warning says so.
+        problem: data and operator.
         noise_to_signal: one number for all frequencies (Tikhonov), noise variance over specimen power per voxel; None:
             estimated from the data.
         callback: called once, (1, value).
@@ -41,18 +43,17 @@ def wiener(problem: Problem, *, noise_to_signal: float | None = None, callback: 
     if noise_to_signal is None:
         inverse_s, value = _fitted_inverse_spectrum(z, w, problem.pitch, op)
     else:
-        inverse_s, value = jnp.full(z.shape, noise_to_signal * inverse_variance), 0.0
+        inverse_s, value = jnp.full(z.shape[1:], noise_to_signal * inverse_variance), 0.0
     x = _estimate(op, z, w, inverse_s)
     if callback is not None:
         callback(1, value)
-    warnings = ("Wiener: the mean of the depth anchors' PSFs was used",) if op.spectrum.shape[1] > 1 else ()
     status = Status.CONVERGED if bool(jnp.all(jnp.isfinite(x))) else Status.NONFINITE
-    return Solution(jnp.nan_to_num(x), status, 1, np.array([value]), "negative log evidence per frequency", warnings)
+    return Solution(jnp.nan_to_num(x), status, 1, np.array([value]), "negative log evidence per frequency")
 
 
 @jax.jit
 def _sufficient(problem: Problem) -> tuple[Array, Array, Array]:
-    """Z and W on the half grid, and the mean of 1/v_k."""
+    """Z and W of each anchor on the half grid (anchor, *half grid), and the mean of 1/v_k."""
     op = problem.operator
     mask = jnp.maximum(op.modulation, 1e-2 * jnp.max(op.modulation))
     frames = problem.photons if op.framed else problem.photons[None]
@@ -63,9 +64,9 @@ def _sufficient(problem: Problem) -> tuple[Array, Array, Array]:
     inverse = 1.0 / jnp.maximum(variance, 1e-6)
     for axis, (window, n) in enumerate(zip(op.window, op.grid, strict=True)):
         signal = extend(signal, axis=1 + axis, before=window.start, length=n)
-    otf = jnp.mean(op.spectrum, axis=1)
-    z = jnp.sum(jnp.conj(otf) * jnp.fft.rfftn(signal, axes=op.axes) * inverse, axis=0)
-    return z, jnp.sum(jnp.abs(otf) ** 2 * inverse, axis=0), jnp.mean(inverse)
+    weighted = (jnp.fft.rfftn(signal, axes=op.axes) * inverse)[:, None]
+    z = jnp.sum(jnp.conj(op.spectrum) * weighted, axis=0)
+    return z, jnp.sum(jnp.abs(op.spectrum) ** 2 * inverse[:, None], axis=0), jnp.mean(inverse)
 
 
 def extend(y: Array, *, axis: int, before: int, length: int) -> Array:
@@ -91,17 +92,18 @@ def _mirror(index: np.ndarray, n: int) -> np.ndarray:
 
 @jax.jit
 def _estimate(op: Operator, z: Array, w: Array, inverse_s: Array) -> Array:
-    """Z / (W + 1/S) back in space, on the specimen; the mean is left unregularised."""
+    """Z / (W + 1/S) back in space, on the specimen, blended over the anchors; the mean is left unregularised."""
     inverse_s = inverse_s.at[(0,) * inverse_s.ndim].set(0.0)
     x = jnp.fft.irfftn(z / jnp.maximum(w + inverse_s, 1e-20), s=op.grid, axes=op.axes)
-    return x[tuple(slice(0, s) for s in op.specimen)]
+    return jnp.sum(op.weights * x[(..., *(slice(0, s) for s in op.specimen))], axis=0)
 
 
 def _fitted_inverse_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> tuple[Array, float]:
-    """1/S on the half grid from the fitted power law, and the fit's value per frequency."""
+    """1/S on the half grid from the fitted power law, and the fit's value per frequency; all anchors see one spectrum."""
     square = _frequency_squared(op.grid, np.asarray(pitch, np.float64))
-    power = np.asarray(jnp.abs(z) ** 2, np.float64).ravel()[1:] / np.prod(op.grid)
-    weight, nu2 = np.asarray(w, np.float64).ravel()[1:], square.ravel()[1:]
+    power = np.asarray(jnp.abs(z) ** 2, np.float64).reshape(len(z), -1)[:, 1:].ravel() / np.prod(op.grid)
+    weight = np.asarray(w, np.float64).reshape(len(w), -1)[:, 1:].ravel()
+    nu2 = np.tile(square.ravel()[1:], len(z))
     if nu2.size > SAMPLE:
         pick = np.random.default_rng(0).choice(nu2.size, SAMPLE, replace=False)
         power, weight, nu2 = power[pick], weight[pick], nu2[pick]
