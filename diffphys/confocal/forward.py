@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,11 @@ from diffphys.primitives.modulate import modulate
 from diffphys.types import Stack, Transfer, expect_axes
 
 
-def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
+def transfer(spec: Any, *, geometry: Geometry, psf_of: Callable[..., Stack] = psf) -> Transfer:
     """PSFs at the depth anchors, their hat weights along z, and the attenuation.
 
     y_j = exp(-mu z_j) sum_m h_{d_m} * (w_m x) with linear hat weights w_m. The anchors span the recorded planes; planes of a
-    larger specimen take the nearest anchor.
+    larger specimen take the nearest anchor. `psf_of` makes the PSFs.
     """
     nz, dz = geometry.shape[0], geometry.voxel_um[0]
     dtype = jnp.asarray(spec.z_step).dtype
@@ -29,10 +30,10 @@ def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
     decay = jnp.exp(-geometry.attenuation_per_um * jnp.asarray(z, dtype))[None, :, None, None]
     count = geometry.depth_anchors
     if count == 1:
-        return Transfer(psf(spec, geometry=geometry)[None, None], jnp.ones((1, 1, 1, 1), dtype), decay)
+        return Transfer(psf_of(spec, geometry=geometry)[None, None], jnp.ones((1, 1, 1, 1), dtype), decay)
     anchors = np.linspace(0.0, z[-1], count)
     depths = jnp.asarray(geometry.depth_um + anchors, dtype)
-    psfs = jax.vmap(lambda d: psf(spec, geometry=geometry, depth_um=d))(depths)
+    psfs = jax.vmap(lambda d: psf_of(spec, geometry=geometry, depth_um=d))(depths)
     hats = np.maximum(0.0, 1.0 - np.abs(z[None] - anchors[:, None]) / (anchors[1] - anchors[0]))
     return Transfer(psfs[None], jnp.asarray(hats, dtype)[:, :, None, None], decay)
 
@@ -48,8 +49,12 @@ def forward(spec: Spec, x: Stack, *, geometry: Geometry) -> Stack:
     Returns:
         (z, y, x) of `geometry.shape`, in the units of `x` (unit-sum PSF).
     """
+    return apply(transfer(spec, geometry=geometry), x, geometry=geometry)
+
+
+def apply(parts: Transfer, x: Stack, *, geometry: Geometry) -> Stack:
+    """`forward` from its parts: weight by depth, convolve, attenuate."""
     expect_axes("x", x, Stack)
-    parts = transfer(spec, geometry=geometry)
     padded = padded_shape(geometry.shape, x.shape, parts.psfs.shape[-3:])
     margin = (x.shape[0] - geometry.shape[0]) // 2
     weights = _extend(parts.weights, margin, x.shape[0])

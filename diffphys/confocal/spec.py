@@ -13,6 +13,7 @@ from diffphys.types import Array
 
 REFERENCE_UM = 0.520  # wavelength in which spherical aberration is counted
 OIL = 1.515
+WATERY = 1.32  # lowest specimen index that is searched when total internal reflection is allowed
 
 FIELDS = (
     Field("z_step", "Δz", "nm", 0.0, -60.0, 115.0, "offset"),
@@ -51,6 +52,7 @@ class Geometry:
         pinhole_au: pinhole diameter in Airy units; 0 is a point pinhole.
         depth_um: depth of the first plane below the coverslip.
         attenuation_per_um: mu of the signal's decay exp(-mu z) from the first plane on.
+        total_internal_reflection: allow a specimen index below the NA: rays beyond the critical angle are evanescent.
         depth_anchors: PSFs along depth (1: shift-invariant; 2 for stacks up to 10 um; 3 beyond).
     """
 
@@ -64,6 +66,7 @@ class Geometry:
     depth_um: float = 10.0
     attenuation_per_um: float = 0.0
     depth_anchors: int = 1
+    total_internal_reflection: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -94,14 +97,16 @@ def nominal(geometry: Geometry | None = None) -> Spec:
 def default_ranges(geometry: Geometry | None = None) -> dict[str, tuple[float, float]]:
     """The box searched unless told otherwise: the hull of the benchmark's tiers, around this immersion's index.
 
-    The index range starts just above the NA, where every ray still enters the specimen. The z-step may not fall below a
+    The index range starts just above the NA, where every ray still enters the specimen; with total internal reflection it
+    starts at a watery specimen. The z-step may not fall below a
     quarter of its nominal value.
     """
     geometry = geometry or Geometry()
     ranges = {f.name: (f.low, f.high) for f in FIELDS}
     shift = geometry.immersion_index - OIL
     low, high = (bound + shift for bound in ranges["refractive_index"])
-    ranges["refractive_index"] = (max(low, geometry.na + 1e-3), high)
+    low = min(low, WATERY) if geometry.total_internal_reflection else max(low, geometry.na + 1e-3)
+    ranges["refractive_index"] = (low, high)
     nominal_nm = 1e3 * geometry.voxel_um[0]
     ranges["z_step"] = (max(ranges["z_step"][0], -0.75 * nominal_nm), ranges["z_step"][1])
     return ranges
@@ -110,10 +115,10 @@ def default_ranges(geometry: Geometry | None = None) -> dict[str, tuple[float, f
 def check_ranges(ranges: dict[str, tuple[float, float]], geometry: Geometry) -> None:
     """Raise where a range leaves the model's validity."""
     low = ranges["refractive_index"][0]
-    if low <= geometry.na:
+    if low <= geometry.na and not geometry.total_internal_reflection:
         raise ValueError(
             f"refractive_index {low:g} of the specimen is not above na {geometry.na:g}: rays would be totally reflected; "
-            "raise the range of refractive_index or lower na"
+            "raise the range of refractive_index, lower na, or state total_internal_reflection: true"
         )
     if ranges["z_step"][0] <= -1e3 * geometry.voxel_um[0]:
         raise ValueError(f"z_step may fall to {ranges['z_step'][0]:g} nm; expected above minus the voxel's z size")

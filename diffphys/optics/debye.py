@@ -21,11 +21,18 @@ def bessel_matrices(radii_um: np.ndarray, sin_theta: np.ndarray, n_i: float, wav
 
 
 def intensity(bessel: Array, amplitudes: tuple[Array, ...], phase: Array) -> Array:
-    """|E|^2 at (radius, plane). `amplitudes`: three (T,) pupil weights, quadrature included; `phase`: (T, planes) radians."""
+    """|E|^2 at (radius, plane). `amplitudes`: three (T,) pupil weights, quadrature included; `phase`: (T, planes) radians.
+
+    Amplitudes are real, or complex where rays are totally reflected.
+    """
     planes = phase.shape[1]
-    wave = jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=1)
+    cos, sin = jnp.cos(phase), jnp.sin(phase)
+    wave, turned = jnp.concatenate([cos, sin], axis=1), jnp.concatenate([-sin, cos], axis=1)
     total = jnp.zeros((bessel.shape[1], planes), phase.dtype)
     for matrix, amplitude, share in zip(bessel, amplitudes, (1.0, 2.0, 1.0), strict=True):
-        field = matrix @ (amplitude[:, None] * wave)
+        pupil = amplitude.real[:, None] * wave
+        if jnp.iscomplexobj(amplitude):
+            pupil = pupil + amplitude.imag[:, None] * turned
+        field = matrix @ pupil
         total += share * (field[:, :planes] ** 2 + field[:, planes:] ** 2)
     return total
