@@ -44,12 +44,8 @@ def create(
     """
     if not 1 <= samples <= tiers.SAMPLES:
         raise ValueError(f"samples is {samples}; expected 1 to {tiers.SAMPLES}")
-    folder, pairs = Path(folder), [(tiers.expect_modality(m), tiers.expect_tier(t)) for m in modalities for t in wanted]
-    keys = {tier: key_of(tier, secret) for _, tier in pairs}
-    names = {pair: (folder / challenge_name(*pair), folder / truth_name(*pair)) for pair in pairs}
-    taken = [p for files in names.values() for p in files if p.exists()]
-    if taken:
-        raise ValueError(f"{taken[0]} is already there; choose another folder (a benchmark is never overwritten)")
+    folder, names = Path(folder), expect_free(folder, modalities, wanted)
+    pairs, keys = list(names), {tier: key_of(tier, secret) for tier in wanted}
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for number, (modality, tier) in enumerate(pairs):
@@ -61,6 +57,18 @@ def create(
         _write(*names[modality, tier], modality, tier, drawn, geometry or tiers.geometry(modality))
         written += names[modality, tier]
     return written
+
+
+def expect_free(
+    folder: Path | str, modalities: Sequence[str], wanted: Sequence[str]
+) -> dict[tuple[str, str], tuple[Path, Path]]:
+    """(modality, tier) -> (challenge, truth) files; ValueError for a name that is unknown or a file that is there."""
+    pairs = [(tiers.expect_modality(m), tiers.expect_tier(t)) for m in modalities for t in wanted]
+    names = {pair: (Path(folder) / challenge_name(*pair), Path(folder) / truth_name(*pair)) for pair in pairs}
+    for path in (p for files in names.values() for p in files):
+        if path.exists():
+            raise ValueError(f"{path} is already there; choose another folder (a benchmark is never overwritten)")
+    return names
 
 
 def _write(challenge: Path, truth: Path, modality: str, tier: str, drawn: dict[str, Drawn], geometry: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from diffphys.benchmark import figures, model, tiers
-from diffphys.io.challenge import Challenge, Truth, TruthFile
+from diffphys.io.challenge import Challenge, Truth, TruthFile, expect_in_range
 from diffphys.io.hdf5 import Sample
 from diffphys.io.submission import Contract, Entry, Submission
 from diffphys.noise import Detector
@@ -144,26 +144,32 @@ def mean_score(scores: list[float]) -> float:
 def _row(name: str, entry: Entry | None, challenge: Challenge, truth: Truth) -> Row:
     if entry is None:
         return Row(name, "missing")
-    sample, geometry, modality = challenge.samples[name], challenge.held.geometry, challenge.modality
     try:
         _expect_spec(entry.spec, contract(challenge).ranges)
-        return score_sample(name, entry, sample, truth, modality=modality, geometry=geometry)
     except ValueError as error:
         return Row(name, str(error))
+    shared = {"modality": challenge.modality, "geometry": challenge.held.geometry}
+    return row(name, entry, challenge.samples[name], truth, **shared)
 
 
 def _expect_spec(spec: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> None:
-    from diffphys.io.challenge import expect_in_range
-
     if set(spec) != set(ranges) or not all(math.isfinite(v) for v in spec.values()):
         raise ValueError(f"corrected spec is {dict(spec)}; expected finite numbers for exactly {list(ranges)}")
     expect_in_range("corrected spec", spec, ranges)
 
 
-def score_sample(
-    name: str, entry: Entry, sample: Sample, truth: Truth, *, modality: str, geometry: Any, y: np.ndarray | None = None
+def row(
+    name: str,
+    entry: Entry,
+    sample: Sample,
+    truth: Truth,
+    *,
+    modality: str,
+    geometry: Any,
+    y: np.ndarray | None = None,
+    bounds: bool = True,
 ) -> Row:
-    """Figures of one sample.
+    """Figures of one sample; an image that cannot be scored gives a failed row with its reason.
 
     Args:
         name: of the sample.
@@ -171,9 +177,13 @@ def score_sample(
         sample: counts and detector.
         truth: specimen, spec, and the second draw (empty where it is not known).
         modality, geometry: nominal instrument.
-        y: counts that were reconstructed, if not the sample's own (scenario I).
+        y: counts of the nominal instrument that were reconstructed instead of the sample's own (scenario I).
+        bounds: whether to work out the Cramer-Rao bounds too.
     """
-    x_hat = figures.expect_image(entry.x_hat, tuple(geometry.shape))
+    try:
+        x_hat = figures.expect_image(entry.x_hat, tuple(geometry.shape))
+    except ValueError as error:
+        return Row(name, str(error))
     x = np.asarray(truth.x_true, np.float64)
     inside = (..., *model.interior(modality, geometry))
     shared: dict[str, Any] = {"geometry": geometry, "detector": sample.detector}
@@ -181,16 +191,16 @@ def score_sample(
     expected = model.prediction(modality, entry.spec, x_hat, **shared)[inside]
     c = figures.consistency(counts, expected)
     psnr, ssim = figures.psnr(x_hat, x), figures.ssim(x_hat, x)
-    true_model = truth.spec if y is None else entry.spec
-    ceiling = figures.consistency(counts, model.prediction(modality, true_model, x, **shared)[inside])
+    made_by = truth.spec if y is None else entry.spec
+    ceiling = figures.consistency(counts, model.prediction(modality, made_by, x, **shared)[inside])
     second = None
     if truth.y_second.size and y is None:
         second = figures.consistency(photons(truth.y_second, sample.detector)[inside], expected)
-    error = {n: entry.spec[n] - truth.spec[n] for n in truth.spec}
-    bound = model.cramer_rao(modality, truth.spec, x, **shared)
+    error = {n: entry.spec[n] - made_by[n] for n in made_by}
+    bound = model.cramer_rao(modality, truth.spec, x, **shared) if bounds else {}
     return Row(
         name, "ok", figures.tier_score(psnr, ssim, c), figures.standard_score(psnr, ssim), psnr, ssim, c, ceiling, second,
-        error, {n: abs(error[n]) / bound[n] for n in error},
+        error, {n: abs(error[n]) / bound[n] for n in bound},
     )  # fmt: skip
 
 

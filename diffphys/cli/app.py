@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import measure, simulation, tools
+from diffphys.cli import benchmark, measure, score, simulation, tools
 from diffphys.cli.session import Interrupted, say, use_cache
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command("simulate")(simulation.simulate)
 app.command("optics")(tools.optics)
 app.command("distil")(tools.distil)
 app.command("demo")(tools.demo)
+app.command("score")(score.score)
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def _version(wanted: bool) -> None:

@@ -52,7 +52,9 @@ def run(command: Sequence[str], *, folder: Path, code: Path, limits: Limits, out
         reader, writer = os.pipe()
         calls = seccomp.descriptor()
         process = subprocess.Popen(
-            _command(command, work=Path(work), folder=folder, code=code, limits=limits, seccomp_fd=calls, out=(writer, output_limit)),
+            _command(
+                command, work=Path(work), folder=folder, code=code, limits=limits, seccomp_fd=calls, out=(writer, output_limit)
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

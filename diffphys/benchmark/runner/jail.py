@@ -115,7 +115,9 @@ def unpack(answer: bytes) -> Read:
         images[str(name)] = np.frombuffer(answer, "<f4", count, place).reshape(shape)
         specs[str(name)] = {str(k): float(v) for k, v in entry["spec"].items()}
         place += 4 * count
-    finite = all(np.isfinite(a).all() for a in images.values()) and all(np.isfinite([*s.values()]).all() for s in specs.values())
+    finite = all(np.isfinite(a).all() for a in images.values()) and all(
+        np.isfinite([*s.values()]).all() for s in specs.values()
+    )
     if place != len(answer) or not images or not finite:
         raise ValueError("array too long or not finite")
     return Read(Code.OK, images, specs, str(header["method"]))

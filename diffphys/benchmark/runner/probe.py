@@ -121,4 +121,8 @@ def _self_test(_user: int) -> str:
             found = bwrap.run(command, folder=folder, code=code, limits=limits, output_limit=MIB)
         except (OSError, RuntimeError) as error:
             return str(error)
-        return found.output.decode("utf-8", "replace") if found.code is Code.OK else f"self-test ended with {found.code}: {found.log}"
+        return (
+            found.output.decode("utf-8", "replace")
+            if found.code is Code.OK
+            else f"self-test ended with {found.code}: {found.log}"
+        )

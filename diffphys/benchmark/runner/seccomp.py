@@ -64,7 +64,9 @@ def program() -> bytes:
             code += _when(_EQUAL, number, _DENY)
     code += _when(_EQUAL, _CLONE3[column], _ABSENT)  # its flags lie in memory, out of sight; libc falls back to clone
     code += _inspect(_CLONE[column], 0, _when(_ANY_BIT, _NEW_NAMESPACES, _DENY) + [_step(_RETURN, _ALLOW)])
-    code += _inspect(_IOCTL[column], 1, [s for r in _TERMINAL_INJECTION for s in _when(_EQUAL, r, _DENY)] + [_step(_RETURN, _ALLOW)])
+    code += _inspect(
+        _IOCTL[column], 1, [s for r in _TERMINAL_INJECTION for s in _when(_EQUAL, r, _DENY)] + [_step(_RETURN, _ALLOW)]
+    )
     code += _inspect(_SOCKET[column], 0, [s for f in _FAMILIES for s in _when(_EQUAL, f, _ALLOW)] + [_step(_RETURN, _DENY)])
     return b"".join([*code, _step(_RETURN, _ALLOW)])
 

@@ -1,0 +1,71 @@
+"""The table's rows by their names, and what each does: counts and a spec -> image in the specimen's unit (x_true peaks at 1).
+
+Settings are fixed here, one set for all samples and tiers; whatever a method adapts (iterations, weights, spectra) it takes from
+the measurement's own noise. "X + gradient" in the blind tables is X at the spec that `diffphys.calibrate` found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffphys.benchmark.tiers import expect_modality
+from diffphys.noise import Detector
+from diffphys.reconstruct import ALIASES, reconstruct
+from diffphys.spec import did_you_mean
+from diffphys.types import Reconstruction
+
+Restore = Callable[..., Reconstruction]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row.
+
+    Attributes:
+        name: as in the seeds' tables.
+        solver: name in `diffphys.reconstruct.METHODS`.
+        settings: its fixed options.
+        note: what the row is here.
+    """
+
+    name: str
+    solver: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file's name."""
+        return re.sub(r"[^a-z0-9+]+", "_", self.name.lower()).strip("_")
+
+    def restore(self, y: Any, modality: str, spec: Any, *, geometry: Any, detector: Detector) -> Reconstruction:
+        """Image of one sample."""
+        given = {"geometry": geometry, "detector": detector}
+        return reconstruct(y, modality, spec, method=self.solver, **given, **self.settings)
+
+
+_RL = Method("Richardson-Lucy", "richardson_lucy", {}, "Poisson likelihood, stopped by held-out photons")
+_WIENER = "joint over frames, spectrum of the specimen fitted to the data (evidence)"
+METHODS: dict[str, tuple[Method, ...]] = {
+    "shg": (
+        _RL,
+        Method("Wiener Filter", "wiener", {}, _WIENER),
+        Method("TV-Deconvolution", "tv", {}, "Poisson likelihood, weight chosen by held-out photons"),
+        Method("PnP-FISTA", "pnp_fista", {}, "FISTA with wavelet shrinkage, no training; strength from the noise"),
+    ),
+    "confocal_3d": (_RL, Method("Wiener-3D", "wiener", {}, _WIENER)),
+}
+
+
+def find(name: str, modality: str) -> Method:
+    """The row of a modality by any spelling of its name; ValueError lists the names."""
+    rows = METHODS[expect_modality(modality)]
+    slugs = {row.slug: row for row in rows}
+    key = re.sub(r"[^a-z0-9+]+", "_", name.lower()).strip("_")
+    for row in rows:
+        if key == row.slug or ALIASES.get(key, key) == row.solver:
+            return row
+    raise ValueError(f"method is {name!r}; {modality} has {[r.name for r in rows]}{did_you_mean(key, list(slugs))}")
