@@ -71,6 +71,7 @@ class Geometry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "voxel_um", tuple(float(v) for v in self.voxel_um))
+        object.__setattr__(self, "total_internal_reflection", bool(self.total_internal_reflection))
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape is {self.shape}; expected three positive voxel counts (z, y, x)")
         if len(self.voxel_um) != 3 or not all(math.isfinite(v) and v > 0 for v in self.voxel_um):

@@ -16,6 +16,7 @@ from diffphys.io.optics_file import full_ranges
 from diffphys.types import Modality
 
 TEXT_FIELDS = ("detection",)  # written only where they differ from the default, which older files mean
+FLAGS = ("total_internal_reflection",)  # likewise; stored as 1
 
 
 def ranges_sha256(ranges: Mapping[str, tuple[float, float]]) -> str:
@@ -47,7 +48,7 @@ def read_ranges(group: h5py.Group, modality: Modality, geometry: Any) -> dict[st
 def write_geometry(group: h5py.Group, modality: Modality, geometry: Any) -> None:
     for field in fields(modality.Geometry):
         value = getattr(geometry, field.name)
-        if value is None or (field.name in TEXT_FIELDS and value == field.default):
+        if value is None or (field.name in (*TEXT_FIELDS, *FLAGS) and value == field.default):
             continue
         if field.name == "power_trace":
             from_file = np.asarray(modality.power_trace(geometry), np.float64)  # type: ignore[attr-defined]
@@ -61,7 +62,7 @@ def write_geometry(group: h5py.Group, modality: Modality, geometry: Any) -> None
 def read_geometry(group: h5py.Group, modality: Modality) -> Any:
     kinds = {f.name: f for f in fields(modality.Geometry) if f.name != "power_trace"}
     nullable = [n for n, f in kinds.items() if "None" in str(f.type)]
-    optional = [*nullable, *(n for n in TEXT_FIELDS if n in kinds)]
+    optional = [*nullable, *(n for n in (*TEXT_FIELDS, *FLAGS) if n in kinds)]
     there = h5strict.expect_attributes(group, needed=[n for n in kinds if n not in optional], optional=optional)
     stated: dict[str, Any] = dict.fromkeys(nullable)
     for name in sorted(there):

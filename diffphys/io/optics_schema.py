@@ -21,6 +21,7 @@ Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 AutoNumber = Literal["auto"] | Number
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 _TYPES = {
+    bool: bool,
     float: Number,
     float | None: Number | None,
     int: Annotated[int, BeforeValidator(_no_bool)],
@@ -106,7 +107,13 @@ def _allowed(key: str, first: Any) -> str:
         return "[low, high], two finite numbers"
     if first["type"] == "literal_error":
         return first["ctx"]["expected"]
-    kinds = {"list_type": "a list of numbers in [ ]", "string_type": "text", "int_parsing": "a whole number"}
+    kinds = {
+        "list_type": "a list of numbers in [ ]",
+        "string_type": "text",
+        "int_parsing": "a whole number",
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
+    }
     if first["type"] in ("too_short", "too_long"):
         length = first["ctx"].get("min_length") or first["ctx"].get("max_length")
         return f"a list of {length} numbers"
