@@ -13,6 +13,7 @@ from diffphys.io.atomic import replacing
 from diffphys.primitives.graph import Graph, describe
 
 BOX, GAP, HEIGHT, DPI = 2.6, 1.5, 2.2, 120  # inches
+ROUND = "round,pad=0,rounding_size=0.1"
 LINES = 5  # of parameters in a box
 
 
@@ -34,8 +35,7 @@ def draw(graph: Graph, path: str | Path, *, title: str = "") -> None:
         ax.text(start + GAP / 2, middle - 0.07, str(dtype), ha="center", va="top", fontsize=7.5, color="0.4")
     for i, (token, node) in enumerate(zip(graph.tokens, graph.nodes, strict=True)):
         left = i * (BOX + GAP) + GAP
-        frame = {"boxstyle": "round,pad=0,rounding_size=0.1", "facecolor": "#eaf1f8", "edgecolor": "#1b6ca8"}
-        ax.add_patch(FancyBboxPatch((left, middle - 0.75), BOX, 1.5, **frame))
+        ax.add_patch(FancyBboxPatch((left, middle - 0.75), BOX, 1.5, boxstyle=ROUND, facecolor="#eaf1f8", edgecolor="#1b6ca8"))
         ax.text(left + BOX / 2, middle + 0.66, token, ha="center", va="top", fontsize=12, weight="bold")
         ax.text(left + BOX / 2, middle + 0.38, node.primitive, ha="center", va="top", fontsize=9.5, style="italic")
         lines = textwrap.wrap(describe(node), 40)
