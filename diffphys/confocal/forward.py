@@ -79,7 +79,9 @@ def pipeline(spec: Spec, *, geometry: Geometry, specimen: Sequence[int] | None =
     like = jax.ShapeDtypeStruct(tuple(specimen or geometry.shape), decay.dtype)
     detection = node("detect", detector=Detector(peak_photons=decay[0]))
     if geometry.depth_anchors == 1:
-        return compose("C(PSF_3D) -> D", {"PSF_3D": {"psf": psfs[0, 0], "field": geometry.shape}, "D": detection}, like=like)
+        blur = node("convolve", psf=psfs[0, 0], field=geometry.shape)
+        return compose("C(PSF_3D) -> D", {"PSF_3D": blur, "D": detection}, like=like)
     hats = _extend(weights, (like.shape[0] - geometry.shape[0]) // 2, like.shape[0])
-    nodes = {"hats": {"mask": hats}, "PSF_3D": {"psf": psfs[0], "field": geometry.shape}, "D": detection}
+    blur = node("convolve", psf=psfs[0], field=geometry.shape)
+    nodes = {"hats": node("modulate", mask=hats), "PSF_3D": blur, "D": detection}
     return compose("M(hats) -> C(PSF_3D) -> Σ(anchors) -> D", nodes, like=like)
