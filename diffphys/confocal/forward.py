@@ -69,13 +69,15 @@ def _extend(weights: jax.Array, margin: int, size: int) -> jax.Array:
     return jnp.pad(weights, ((0, 0), (margin, size - margin - weights.shape[1]), (0, 0), (0, 0)), mode="edge")
 
 
-def pipeline(spec: Spec, *, geometry: Geometry, specimen: Sequence[int] | None = None) -> Graph:
-    """`forward` as a graph of primitives, C(PSF_3D) -> D; input (z, y, x) of `specimen`, the field if None.
+def pipeline(
+    spec: Any, *, geometry: Geometry, specimen: Sequence[int] | None = None, transfer_of: Callable[..., Transfer] = transfer
+) -> Graph:
+    """`forward` as a graph of primitives, C(PSF_3D) -> D; input (z, y, x) of `specimen`, the field if None. `transfer_of` makes the parts.
 
     D: gain of each plane, the attenuation. Several depth anchors are a depth-varying C: the specimen is weighted by each
     anchor's hat, blurred by its PSF, and summed, M(hats) -> C(PSF_3D) -> Σ(anchors) -> D.
     """
-    psfs, weights, decay = transfer(spec, geometry=geometry)
+    psfs, weights, decay = transfer_of(spec, geometry=geometry)
     like = jax.ShapeDtypeStruct(tuple(specimen or geometry.shape), decay.dtype)
     detection = node("detect", detector=Detector(peak_photons=decay[0]))
     if geometry.depth_anchors == 1:

@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -232,4 +232,9 @@ def of(modality: Any, spec: Any, *, geometry: Any, specimen: Sequence[int] | Non
         geometry: nominal instrument.
         specimen: shape of `x`; the recorded field if None.
     """
-    return cast(Any, resolve(modality)).pipeline(spec, geometry=geometry, specimen=specimen)
+    pipeline = getattr(resolve(modality), "pipeline", None)
+    if pipeline is None:
+        raise ValueError(
+            f"modality {resolve(modality).NAME!r} has no pipeline(spec, geometry=..., specimen=...); compose its graph by hand"
+        )
+    return pipeline(spec, geometry=geometry, specimen=specimen)

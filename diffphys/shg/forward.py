@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,15 +49,17 @@ def forward(spec: Spec, x: Image, *, geometry: Geometry) -> Frames:
     return modulate(power, frames)  # D: rows are exposed one after the other, so the power acts on recorded rows
 
 
-def pipeline(spec: Spec, *, geometry: Geometry, specimen: Sequence[int] | None = None) -> Graph:
-    """`forward` as a graph of primitives, M -> R -> D; input (y, x) of `specimen`, the field if None.
+def pipeline(
+    spec: Any, *, geometry: Geometry, specimen: Sequence[int] | None = None, transfer_of: Callable[..., Transfer] = transfer
+) -> Graph:
+    """`forward` as a graph of primitives, M -> R -> D; input (y, x) of `specimen`, the field if None. `transfer_of` makes the parts.
 
     M: the beam's profile, even over the specimen, hence ones. R: not a rotation of the image but of the phase-matching
     angle, one exposure each: a convolution with the frame's PSF times its efficiency, which holds both
     phase_matching_error and collection_na_mismatch. D: rows are exposed one after the other, so the excitation power
     squared (excitation_power_fluctuation) is each recorded row's gain; it acts after the blur.
     """
-    psfs, weights, power = transfer(spec, geometry=geometry)
+    psfs, weights, power = transfer_of(spec, geometry=geometry)
     nodes = {
         "M": node("modulate", mask=weights[0]),
         "R": node("convolve", psf=psfs[:, 0], field=geometry.shape),
