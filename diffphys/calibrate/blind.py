@@ -63,6 +63,8 @@ def calibrate(
     Raises:
         ValueError: in one line, when the input cannot be calibrated at all.
     """
+    from diffphys.identify import blind as identifiability  # it measures with this package's evidence
+
     modality, tell = resolve(modality), progress or (lambda fraction, text: None)
     y = _checked(y, modality, geometry)
     box_ranges = parse_ranges(modality.FIELDS, modality.default_ranges(geometry), ranges)
@@ -73,13 +75,17 @@ def calibrate(
     if photons.ndim == len(geometry.shape):
         photons = photons[None]
     noise_sd = KNOWN_NOISE_SD if known is detector else ESTIMATED_NOISE_SD
-    estimate = _estimate(photons, modality, geometry, known, box_ranges, noise_sd, tell)
+    limits = {"geometry": geometry, "detector": known, "ranges": box_ranges}
+    beyond = identifiability.hopeless(y, modality, **limits)  # what no estimator could find is not fitted
+    searched = identifiability.held(box_ranges, modality, geometry, beyond)
+    estimate = _estimate(photons, modality, geometry, known, searched, noise_sd, tell)
     tell(0.9, "sign of the aberration")
-    estimate, spec, margin = _sign(estimate, photons, modality, geometry, known, box_ranges)
+    estimate, spec, margin = _sign(estimate, photons, modality, geometry, known, searched)
     tell(1.0, "done")
-    return verdict.calibration(
+    calibration = verdict.calibration(
         estimate, spec, margin, modality, geometry, ranges=box_ranges, detector=known, warnings=warnings, seed=seed
     )
+    return identifiability.refused(calibration, modality, beyond)
 
 
 def _checked(y: Any, modality: Modality, geometry: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import benchmark, measure, score, simulation, tools
+from diffphys.cli import benchmark, identification, measure, score, simulation, tools
 from diffphys.cli.session import Interrupted, say, use_cache
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("reconstruct")(measure.reconstruct)
 app.command("calibrate")(measure.calibrate)
+app.command("identify")(identification.identify)
 app.command("simulate")(simulation.simulate)
 app.command("optics")(tools.optics)
 app.command("distil")(tools.distil)

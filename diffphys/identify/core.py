@@ -24,7 +24,7 @@ BACKGROUND = 0.02  # of the photons, where no detector is stated
 READ_SIGMA = 1.0
 MARGIN = 8  # voxels a drawn specimen is larger than the field on each side
 LARGEST = 2**22  # voxels up to which a known specimen's field is computed whole
-FAMILY = {"confocal_3d": "beads", "shg": "collagen"}  # specimen where none is stated
+FAMILY = {3: "beads", 2: "collagen"}  # specimen where none is stated, by the number of axes
 IMAGES = ("unknown", "known")
 
 
@@ -156,7 +156,7 @@ class _Specimen:
     def __init__(self, modality: Modality, scene: Any, spec: Any, geometry: Any, seed: int) -> None:
         self.modality, self.seed = modality, seed
         self.given = None
-        self.family = FAMILY[modality.NAME] if scene is None or isinstance(scene, Prior) else scene
+        self.family = FAMILY[len(geometry.shape)] if scene is None or isinstance(scene, Prior) else scene
         if not isinstance(self.family, str):
             self.family, self.given = None, np.asarray(scene, np.float64)
             if self.given.ndim != len(geometry.shape) or any(

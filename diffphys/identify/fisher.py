@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +39,14 @@ class Light(NamedTuple):
     read_sigma: float
 
 
+class Information(NamedTuple):
+    """Of one block: information on (theta, psi), the frames' covariance (bins, K, K), their mean signal (K,) in photons."""
+
+    fisher: np.ndarray
+    matrix: np.ndarray
+    level: np.ndarray
+
+
 def without_nuisances(fisher: np.ndarray, parameters: int) -> np.ndarray:
     """Information on the first `parameters` once the others are unknown (Schur complement)."""
     own, mixed, other = fisher[:parameters, :parameters], fisher[:parameters, parameters:], fisher[parameters:, parameters:]
@@ -54,14 +63,9 @@ def double(modality: Modality, spec: Any) -> Any:
 def known(modality: Modality, spec: Any, x: np.ndarray, *, geometry: Any, light: Light) -> np.ndarray:
     """(P, P) information of one measurement of the specimen `x` (at least the field)."""
     with jax.enable_x64(True):
-        specimen = jnp.asarray(x, jnp.float64)
-
-        def signal(theta: Any) -> Any:
-            return modality.forward(from_vector(modality.Spec, modality.FIELDS, theta), specimen, geometry=geometry)
-
         theta = as_vector(double(modality, spec), modality.FIELDS)
-        mean, slopes = _with_slopes(signal, theta)
-        slopes = slopes.reshape(len(slopes), -1)
+        mean, slopes = map(np.asarray, _mean(theta, jnp.asarray(x, jnp.float64), modality=modality, geometry=geometry))
+    slopes = slopes.reshape(len(slopes), -1)
     first = mean if mean.ndim == len(geometry.shape) else mean[0]
     scale = light.photons / first.max()
     rows = np.concatenate([scale * slopes, scale * mean.reshape(1, -1), np.ones((1, mean.size))])
@@ -78,23 +82,50 @@ def marginal(modality: Modality, spec: Any, prior: Prior, *, geometry: Any, ligh
     with jax.enable_x64(True):
         spec = double(modality, spec)
         parts = [_spectral(modality, spec, prior, local, light) for local in windows]
-        fisher = share * np.mean([f for f, _ in parts], axis=0)
+        fisher = share * np.mean([part.fisher for part in parts], axis=0)
         own = without_nuisances(fisher, len(fields))
         for name in modulating:
             i = fields.index(name)
             own[i, :] = own[:, i] = 0.0
-            own[i, i] = _stripes(modality, spec, prior, name, geometry, block, parts[0][1], light)
+            own[i, i] = _stripes(modality, spec, name, geometry, block, parts[0])
     return own
 
 
-def _with_slopes(function: Callable[[Any], Any], at: Any) -> tuple[np.ndarray, np.ndarray]:
+def _with_slopes(function: Callable[[Any], Any], at: Any) -> tuple[Any, Any]:
     """Value (...) and derivatives (parameter, ...) of a function of a vector."""
 
     def along(direction: Any) -> tuple[Any, Any]:
         return jax.jvp(function, (at,), (direction,))
 
-    value, slopes = jax.jit(jax.vmap(along, out_axes=(None, 0)))(jnp.eye(at.size, dtype=at.dtype))
-    return np.asarray(value), np.asarray(slopes)
+    return jax.vmap(along, out_axes=(None, 0))(jnp.eye(at.size, dtype=at.dtype))
+
+
+@partial(jax.jit, static_argnames=("modality", "geometry"))
+def _mean(theta: Any, x: Any, *, modality: Modality, geometry: Any) -> tuple[Any, Any]:
+    """Signal of the specimen `x` and its derivatives by theta."""
+
+    def signal(theta: Any) -> Any:
+        return modality.forward(from_vector(modality.Spec, modality.FIELDS, theta), x, geometry=geometry)
+
+    return _with_slopes(signal, theta)
+
+
+@partial(jax.jit, static_argnames=("modality", "block"))
+def _covariance(q: Any, *, modality: Modality, block: Any) -> tuple[Any, Any]:
+    """S Re(H_j H_k^*), (K, K, *quadrant), of q = (theta, psi), and its derivatives."""
+    count = len(modality.FIELDS)
+
+    def signal(q: Any) -> Any:
+        real, imag = modality.otf_quadrant(from_vector(modality.Spec, modality.FIELDS, q[:count]), geometry=block)
+        return _spectrum(q[count:], block) * (real[:, None] * real[None] + imag[:, None] * imag[None])
+
+    return _with_slopes(signal, q)
+
+
+def _spectrum(psi: Any, block: Any) -> Any:
+    """S(nu) on the block's quadrant, the brightest voxel of the first frame's signal being 1."""
+    at = frequencies(block.shape, pitch_um(block), finer=(1,) * len(block.shape))
+    return jnp.exp(matern(1.0, directions=1).log(psi, at))
 
 
 def _windows(geometry: Any, block: Any) -> list[Any]:
@@ -105,46 +136,32 @@ def _windows(geometry: Any, block: Any) -> list[Any]:
     return [replace(block, depth_um=float(d), depth_anchors=1) for d in depth]
 
 
-def _spectral(modality: Modality, spec: Any, prior: Prior, block: Any, light: Light) -> tuple[np.ndarray, np.ndarray]:
-    """Whittle information of (theta, psi), and the frames' covariance (bins, K, K) with the zero frequency in it."""
-    at = frequencies(block.shape, pitch_um(block), finer=(1,) * len(block.shape))
-    family, count = matern(1.0, directions=1), len(modality.FIELDS)
-
-    def signal(q: Any) -> Any:
-        real, imag = modality.otf_quadrant(from_vector(modality.Spec, modality.FIELDS, q[:count]), geometry=block)
-        pairs = real[:, None] * real[None] + imag[:, None] * imag[None]
-        return light.photons**2 * jnp.exp(family.log(q[count:], at)) * pairs
-
+def _spectral(modality: Modality, spec: Any, prior: Prior, block: Any, light: Light) -> Information:
+    """Whittle information on (theta, psi) and what it rests on."""
     q = jnp.concatenate([as_vector(spec, modality.FIELDS), jnp.asarray(prior.psi)])
-    matrix, slopes = _with_slopes(signal, q)
-    size = matrix.shape[0]
+    signal, slopes = (light.photons**2 * np.asarray(a) for a in _covariance(q, modality=modality, block=block))
+    size = signal.shape[0]
+    signal = np.moveaxis(signal.reshape(size, size, -1), -1, 0)
+    power = light.photons**2 * float(_spectrum(jnp.asarray(prior.psi), block).ravel()[0])
+    level = light.photons * prior.mean * np.sqrt(np.diag(signal[0]) / power)  # H(0) > 0 is the sum of a PSF
+    matrix = signal + np.diag(level + light.background + light.read_sigma**2)
     slopes = slopes.reshape(q.size, size, size, -1)
-    level = _level(modality, spec, prior, block, light) + light.background + light.read_sigma**2
-    matrix = np.moveaxis(np.asarray(matrix).reshape(size, size, -1), -1, 0) + np.diag(level)
     relative = np.linalg.solve(matrix[:, None], np.moveaxis(slopes, -1, 0).reshape(len(matrix), q.size, size, size))
     weight = multiplicity(block.shape).ravel()
     weight[0] = 0.0  # the mean is not part of the field
     flat = relative.reshape(len(matrix), q.size, -1)
     turned = np.swapaxes(relative, -1, -2).reshape(len(matrix), q.size, -1)
     fisher = 0.5 * np.einsum("bpk,bqk->pq", weight[:, None, None] * flat, turned, optimize=True)
-    return fisher, matrix
+    return Information(fisher, matrix, level)
 
 
-def _level(modality: Modality, spec: Any, prior: Prior, block: Any, light: Light) -> np.ndarray:
-    """(K,) mean signal of each frame in photons."""
-    real, _ = jax.jit(lambda s: modality.otf_quadrant(s, geometry=block))(spec)
-    return light.photons * prior.mean * np.asarray(real[(slice(None), *(0,) * len(block.shape))])
-
-
-def _stripes(
-    modality: Modality, spec: Any, prior: Prior, name: str, geometry: Any, block: Any, matrix: np.ndarray, light: Light
-) -> float:
+def _stripes(modality: Modality, spec: Any, name: str, geometry: Any, block: Any, at_rest: Information) -> float:
     """Information on a parameter that modulates whole rows by a known trace, from the row means; (y, x) geometries."""
-    (rows, columns), size = geometry.shape, matrix.shape[-1]
+    (rows, columns), size = geometry.shape, at_rest.matrix.shape[-1]
     _, slope = row_modulation(modality, spec, geometry, name)
-    shift = _level(modality, spec, prior, block, light)[:, None] * slope
+    shift = at_rest.level[:, None] * slope
     d = np.fft.fft(shift, axis=1) * np.sqrt(columns / rows)
-    column = matrix.reshape(block.shape[0] // 2 + 1, block.shape[1] // 2 + 1, size, size)[:, 0]
+    column = at_rest.matrix.reshape(block.shape[0] // 2 + 1, block.shape[1] // 2 + 1, size, size)[:, 0]
     nu, grid = np.abs(np.fft.fftfreq(rows)), np.arange(block.shape[0] // 2 + 1) / block.shape[0]
     at = np.array([[np.interp(nu, grid, column[:, j, k]) for k in range(size)] for j in range(size)]).transpose(2, 0, 1)
     solved = np.linalg.solve(at[1:], d.T[1:, :, None])[..., 0]

@@ -62,7 +62,7 @@ def of_specimen(x: np.ndarray, geometry: Any, *, peak: float, periodic: bool = F
         statistic = periodogram(x[None], block=x.shape, finer=ones)
         power, weight, smoothing = statistic.cross[0, 0], statistic.weight, statistic.smoothing
     psi = _fit(power, weight, smoothing, at, np.ones(()), 1e-12 * float(power.max()))
-    return Prior(*psi.tolist(), float(x.mean())).scaled(1 / peak)
+    return Prior._make([*psi.tolist(), float(x.mean())]).scaled(1 / peak)
 
 
 def of_stack(y: np.ndarray, modality: Modality, spec: Any, *, geometry: Any, detector: Detector) -> tuple[Prior, float]:
@@ -87,7 +87,7 @@ def of_stack(y: np.ndarray, modality: Modality, spec: Any, *, geometry: Any, det
     if not peak > 0:
         raise ValueError("the stack is no brighter than its background: no prior can be fitted to it")
     mean = float((signal / modulation).mean()) / float(real[(0, *(0,) * len(shape))])
-    return Prior(*psi.tolist(), mean).scaled(1 / peak), peak
+    return Prior._make([*psi.tolist(), mean]).scaled(1 / peak), peak
 
 
 def _fit(power: np.ndarray, weight: np.ndarray, smoothing: Any, at: Frequencies, gain: np.ndarray, noise: float) -> np.ndarray:

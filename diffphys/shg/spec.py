@@ -213,11 +213,11 @@ def tilt(geometry: Geometry, na: float) -> float:
 
 def weak(geometry: Geometry) -> dict[str, str]:
     """Parameters that this geometry cannot determine whatever the data, with the reason."""
+    if geometry.frames > 1:
+        return {}
     if geometry.detection != "imaging":
         why = f"{geometry.detection} detection: it changes how much light is collected, hardly the blur; use imaging collection"
         return {"phase_matching_error": why, "collection_na_mismatch": why}
-    if geometry.frames > 1:
-        return {}
     return {"phase_matching_error": "one frame: it rests on the assumed spectrum of the specimen; add a phase offset"}
 
 
