@@ -205,13 +205,13 @@ def make_data(
     dtype: Any,
     depth_um: Any = None,
 ) -> Data:
-    """Assemble the traced part; `theta_prior` = (mean, sd) in box units, `noise_sd` of the log noise level."""
+    """Assemble the traced part; `theta_prior` = (mean, (P, P) precision) in box units, `noise_sd` of the log noise level."""
     frames = statistic.cross.shape[0]
     p = len(box[0])
     f = lambda a: jnp.asarray(a, dtype)  # noqa: E731
     size = p + frames + len(spectrum.start)
     precision = jnp.zeros((size, size), dtype)
-    precision = precision.at[jnp.arange(p), jnp.arange(p)].set(f(theta_prior[1]) ** -2)
+    precision = precision.at[:p, :p].set(f(theta_prior[1]))
     noise_at = jnp.arange(p, p + frames)
     precision = precision.at[noise_at, noise_at].set(noise_sd**-2)
     precision = precision.at[p + frames :, p + frames :].set(f(spectrum.precision))

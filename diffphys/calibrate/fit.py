@@ -21,6 +21,14 @@ WARM_UP, JOINT, POLISH, FINALISTS = 8, 20, 40, 3
 SOFT = 2e-3
 
 
+class Link(NamedTuple):
+    """What another source knows of one combination of the parameters: slope @ theta = value +- sigma, theta in box units."""
+
+    slope: np.ndarray
+    value: float
+    sigma: float
+
+
 class Problem(NamedTuple):
     """What is fitted: a modality's block instrument and the data statistic of its blocks; `depth_um` of each depth window."""
 
@@ -32,6 +40,7 @@ class Problem(NamedTuple):
     box: Box
     finer: tuple[int, ...]
     depth_um: tuple[float, ...] | None = None
+    link: Link | None = None
 
     @property
     def dtype(self) -> Any:
@@ -117,20 +126,29 @@ def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, 
     """Model and data of the evidence under one spectrum family."""
     windows = None if problem.depth_um is None else len(problem.depth_um)
     model, spectrum = model_of(problem.modality, problem.block, family, problem.finer, windows)
-    fields = problem.modality.FIELDS
-    theta_prior = (np.zeros(len(fields)), np.array([f.prior_half_widths for f in fields]))
     data = evidence.make_data(
         problem.statistic,
         problem.noise,
         frequencies=frequencies(problem.block.shape, pitch_um(problem.block), finer=problem.finer),
         box=(problem.box.middle, problem.box.half),
-        theta_prior=theta_prior,
+        theta_prior=_theta_prior(problem),
         noise_sd=problem.noise_sd,
         spectrum=spectrum,
         dtype=problem.dtype,
         depth_um=problem.depth_um,
     )
     return model, data, spectrum
+
+
+def _theta_prior(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and precision of the box-scaled parameters: wide and independent, with the link where there is one."""
+    widths = np.array([f.prior_half_widths for f in problem.modality.FIELDS])
+    mean, precision = np.zeros(len(widths)), np.diag(widths**-2.0)
+    if problem.link is not None:
+        slope, value, sigma = problem.link
+        precision = precision + np.outer(slope, slope) / sigma**2
+        mean = np.linalg.solve(precision, slope * value / sigma**2)
+    return mean, precision
 
 
 def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray) -> Array:

@@ -22,7 +22,8 @@ LARGEST = (48, 96, 96)  # the brightest part of a larger stack decides as well
 
 
 @partial(jax.jit, static_argnames=("iterations",))
-def _profile(operator: Operator, photons: Any, background: Any, *, iterations: int) -> Any:
+def profile(operator: Operator, photons: Any, background: Any, *, iterations: int) -> Any:
+    """`profile_likelihood`, compiled."""
     return profile_likelihood(operator, photons, background, iterations=iterations)
 
 
@@ -50,5 +51,5 @@ def margin(photons: np.ndarray, modality: Modality, geometry: Any, specs: tuple[
     # one margin for both, so that they compete on the same number of unknowns
     kept = bind(modality, specs[0], geometry=local)
     operators = [bind(modality, spec, geometry=local, specimen=kept.specimen) for spec in specs]
-    cost = [float(_profile(op, counts, jnp.float32(background), iterations=ITERATIONS)) for op in operators]
+    cost = [float(profile(op, counts, jnp.float32(background), iterations=ITERATIONS)) for op in operators]
     return cost[1] - cost[0]

@@ -187,6 +187,17 @@ def _state(fit: Fit, accelerate: bool) -> State:
     return State(x, (x, jnp.zeros_like(x)) if accelerate else None)
 
 
+def restored(operator: Operator, photons: Array, background: Array, *, iterations: int = 50) -> Array:
+    """The specimen after a fixed number of plain iterations from a flat start; pure, arguments as `profile_likelihood`."""
+    return _plain(operator, photons, background, iterations)[1].x
+
+
+def _plain(operator: Operator, photons: Array, background: Array, iterations: int) -> tuple[Fit, State]:
+    zero, pitch = jnp.zeros((), photons.dtype), jnp.ones(len(operator.field), photons.dtype)
+    fit, step = make_fit(Problem(operator, photons, background, zero, pitch)), Step()
+    return fit, jax.lax.scan(lambda state, _: (step(fit, state)[0], None), State(start(fit)), length=iterations)[0]
+
+
 def profile_likelihood(operator: Operator, photons: Array, background: Array, *, iterations: int = 50) -> Array:
     """Poisson negative log-likelihood of the Richardson-Lucy fit after a fixed number of iterations from a flat start.
 
@@ -201,9 +212,5 @@ def profile_likelihood(operator: Operator, photons: Array, background: Array, *,
     Returns:
         Scalar, nats over the whole measurement, relative to a perfect fit.
     """
-    zero = jnp.zeros((), photons.dtype)
-    pitch = jnp.ones(len(operator.field), photons.dtype)
-    fit = make_fit(Problem(operator, photons, background, zero, pitch))
-    step = Step()
-    state = jax.lax.scan(lambda state, _: (step(fit, state)[0], None), State(start(fit)), length=iterations)[0]
-    return photons.size * step.value(fit, jnp.maximum(operator.apply(state.x) + fit.pedestal, FLOOR))
+    fit, state = _plain(operator, photons, background, iterations)
+    return photons.size * Step().value(fit, jnp.maximum(operator.apply(state.x) + fit.pedestal, FLOOR))
