@@ -39,6 +39,7 @@ MISFIT_CHI2 = 2.0  # noise levels are known to 5 %, chi^2 to 1 %: twice the expe
 NARROWEST = 0.7  # a measured PSF narrower than this share of the diffraction limit contradicts its voxel size
 KNOT = 0.8  # pixels between the knots of the radial spline
 SOURCE_UM = 0.3  # largest rms radius per axis of the source that may be fitted
+SIGN_SHOWS = 0.02  # of the range: a coefficient larger than this is tried with the other sign too
 CHUNK = 8  # iterations between checks of convergence
 BLOCK = 8  # pixels of a block of the sandwich estimate
 
@@ -84,9 +85,9 @@ def fit_psf(
     modality.check_ranges(ranges, geometry)
     _expect_resolvable(y, modality, geometry)
     problem = _problem(y, sigma, modality, geometry, ranges)
-    evaluate, model = _functions(problem, modality, geometry)
+    evaluate, model, slopes = _functions(problem, modality, geometry)
     state, converged = _search(evaluate, problem, iterations)
-    prediction, jacobian = jax.device_get((model(state.q), jax.jacfwd(model)(state.q)))
+    prediction, jacobian = jax.device_get((model(state.q), slopes(state.q)))
     return _summary(problem, modality, geometry, ranges, detector, state, converged, prediction, jacobian, notes)
 
 
@@ -221,8 +222,8 @@ def _along(line: Any, axis: int, ndim: int) -> Any:
     return line.reshape([-1 if a == axis else 1 for a in range(ndim)])
 
 
-def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable]:
-    """(value, gradient, normal matrix) and the model image as functions of q."""
+def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable, Callable]:
+    """(value, gradient, normal matrix), the model image and its Jacobian as functions of q."""
     count, spatial = len(problem.fields), len(geometry.shape)
     render = _renderer(modality, geometry, problem.start)
     prior = jnp.asarray([1.0 / f.prior_half_widths for f in problem.fields] + [0.0] * (spatial + 3), jnp.float32)
@@ -233,18 +234,31 @@ def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Cal
         image = render(spec, q[count : count + spatial], SOURCE_UM**2 * q[-3]).reshape(problem.y.shape)
         return problem.scale * q[-2] * image + problem.level * q[-1]
 
+    free = np.flatnonzero(np.asarray(problem.box.half) > 0)
+
+    @jax.jit
+    def slopes(q: Array) -> Array:
+        """(*data, Q) Jacobian; only the spec's free parameters are pushed through the optics."""
+        optical = jax.jacfwd(lambda t: model(q.at[free].set(t)))(q[free])
+        others = jax.jacfwd(lambda r: model(jnp.concatenate([q[:count], r])))(q[count:])
+        fixed = jnp.zeros((*problem.y.shape, count), q.dtype)
+        return jnp.concatenate([fixed.at[..., free].set(optical), others], axis=-1)
+
     @jax.jit
     def evaluate(q: Array) -> tuple[Array, Array, Array]:
         residual = ((model(q) - problem.y) * problem.weight).ravel()
-        jacobian = (jax.jacfwd(model)(q) * problem.weight[..., None]).reshape(-1, q.size)
+        jacobian = (slopes(q) * problem.weight[..., None]).reshape(-1, q.size)
         value = 0.5 * jnp.vdot(residual, residual) + 0.5 * jnp.sum((prior * q) ** 2)
         return value, residual @ jacobian + prior**2 * q, jacobian.T @ jacobian + jnp.diag(prior**2)
 
-    return evaluate, model
+    return evaluate, model, slopes
 
 
 def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fisher_scoring.State, bool]:
-    """Short runs from the middle and from four corners of the first two free parameters, then the best one to its end."""
+    """Short runs from the middle and from four corners of the first two free parameters, then the best one to its end.
+
+    Parameters that may have either sign alike (ranges symmetric about 0, as the Zernike coefficients') are tried with both.
+    """
     count = len(problem.fields)
     free = np.asarray(problem.box.half) > 0
     spatial = len(problem.start)
@@ -263,12 +277,19 @@ def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fish
     mask = jnp.asarray(np.concatenate([free, np.ones(spatial + 3)]), jnp.float32)
     run = jax.jit(partial(fisher_scoring.minimise, evaluate, box, mask=mask, iterations=jnp.asarray(CHUNK)))
     trials = [run(jnp.asarray(np.concatenate([c, tail]), jnp.float32)) for c in corners]
-    last = min(trials, key=lambda s: float(s.value) if np.isfinite(s.value) else np.inf)
+    last = min(trials, key=_cost)
+    for i in np.flatnonzero(free & (np.asarray(problem.box.middle) == 0.0)):
+        if abs(float(last.q[i])) > SIGN_SHOWS:
+            last = min(last, run(last.q.at[i].multiply(-1.0)), key=_cost)
     for _ in range(CHUNK, iterations, CHUNK):
         before, last = last, run(last.q)
         if float(before.value - last.value) <= 1e-2 + 1e-5 * float(last.value):
             return last, True
     return last, False
+
+
+def _cost(state: fisher_scoring.State) -> float:
+    return float(state.value) if np.isfinite(state.value) else np.inf
 
 
 def _radial_chi2(y: np.ndarray, sigma: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -351,6 +372,8 @@ def _summary(
     diagnostics = {
         "reduced_chi2": chi2,
         "reduced_chi2_radial": radial,
+        "chi2": float((residual**2).sum()),
+        "bic": float((residual**2).sum() + np.count_nonzero(np.diag(cover)) * np.log(residual.size)),
         "r2": float(spread),
         "position_voxels": position.tolist(),
         "position_sigma_voxels": np.sqrt(np.diag(cover)[count:-3]).tolist(),

@@ -38,6 +38,25 @@ class Job(NamedTuple):
         merged = full_ranges(self.modality, self.geometry, parse_ranges(self.modality.FIELDS, self.ranges, stated))
         return self._replace(ranges=merged, optics={**self.optics, "ranges": merged})
 
+    def with_zernike(self, stated: str | None) -> Job:
+        """The job's modality with Zernike coefficients as further parameters: `5,6,7,8`; confocal also `slant`, `polarised`."""
+        if stated is None:
+            return self
+        from diffphys.confocal.aberrated import with_zernike as confocal
+        from diffphys.shg.aberrated import with_zernike as shg
+
+        parts = [part.strip() for part in stated.split(",") if part.strip()]
+        words = {"slant": "slanted", "polarised": "polarised"} if self.modality.NAME == "confocal_3d" else {}
+        modes = [part for part in parts if part not in words]
+        if not all(part.isdigit() for part in modes) or not parts:
+            allowed = ", ".join(["Noll indices such as 5,6,7,8", *words])
+            raise ValueError(f"--zernike is {stated!r}; expected {allowed}, separated by commas")
+        extended: Any = confocal if words else shg
+        modality = extended(tuple(map(int, modes)), **{words[part]: True for part in parts if part in words})
+        ranges = {**modality.default_ranges(self.geometry), **self.ranges}
+        modality.check_ranges(ranges, self.geometry)
+        return self._replace(modality=modality, ranges=ranges, optics={**self.optics, "ranges": ranges, "zernike": parts})
+
 
 def load(
     stack: Path,

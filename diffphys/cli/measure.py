@@ -22,6 +22,15 @@ Option = Annotated[
 ]
 PointSource = Annotated[bool, typer.Option("--point-source", help="The image is of one point: fit the PSF model to it.")]
 
+Zernike = Annotated[
+    str | None,
+    typer.Option(
+        "--zernike",
+        metavar="MODES",
+        help="Further parameters: Noll indices of Zernike modes (5,6: astigmatism, 7,8: coma); confocal also slant, polarised.",
+    ),
+]
+
 
 def reconstruct(
     stack: options.Stack,
@@ -31,6 +40,7 @@ def reconstruct(
     method: Method = "richardson_lucy",
     psf: PsfPath = None,
     spec: options.SpecText = None,
+    zernike: Zernike = None,
     ranges: options.Ranges = None,
     channel: options.Channel = None,
     voxel_um: options.VoxelUm = None,
@@ -72,6 +82,7 @@ def calibrate(
     modality: options.ModalityName = None,
     optics: options.OpticsPath = None,
     point_source: PointSource = False,
+    zernike: Zernike = None,
     ranges: options.Ranges = None,
     channel: options.Channel = None,
     voxel_um: options.VoxelUm = None,

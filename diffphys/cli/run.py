@@ -32,7 +32,7 @@ class Run:
         names = ("modality", "optics", "channel", "axes", "sample")
         with self.clock.stage("read"):
             job = load(a["stack"], voxel_um=voxel_um, **{n: a[n] for n in names})
-            job = job.with_ranges(options.ranges(a["ranges"]))
+            job = job.with_zernike(a.get("zernike")).with_ranges(options.ranges(a["ranges"]))
         self.warn((*job.warnings, *job.modality.sampling_warnings(job.geometry)))
         return job
 
