@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from diffphys.io.atomic import replacing
 
@@ -94,6 +95,8 @@ def _gains(ax: Axes, found: Any) -> None:
         ax.text(suggestion.gain * 1.02, row, f"{suggestion.gain:.3g}×", va="center", fontsize=8.5)
     ax.set_xscale("log")
     ax.set_xlim(1, right)
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if right < 10 else NullFormatter())
     ax.set_ylim(-0.5, len(shown) - 0.1)
     ax.set_yticks([])
     ax.set_xlabel("factor", fontsize=9)
