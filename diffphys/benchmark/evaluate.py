@@ -1,7 +1,8 @@
 """Run a stranger's solver on a tier and score it: what of it he may know, and what the organiser knows.
 
-In: solver, challenge, truth. Every sample is one job in a fresh sandbox, given as a challenge of one sample without truth, place
-or tier; the bytes it leaves are read in a jail; the scorer gets arrays that were checked twice. A job that fails scores 0.
+In: solver, challenge, truth. Every sample is one job in a fresh sandbox, given as a challenge of one sample without truth,
+place or tier; the bytes it leaves are read in a jail; the scorer gets arrays that were checked twice. A job that fails
+scores 0.
 """
 
 from __future__ import annotations

@@ -141,7 +141,11 @@ def _latest(database: Path | str | None, folder: Path | str) -> list[Row]:
     shipped = [rows.parse(p.read_bytes()) for p in sorted(Path(folder).glob("*.json"))]
     if database is not None and not Path(database).is_file():
         raise ValueError(f"there is no database {database}; `diffphys benchmark evaluate --database` makes one")
-    for row in [*shipped, *(Store(database).rows(version=VERSION) if database is not None else [])]:
+    stored: list[Row] = []
+    if database is not None:
+        with Store(database) as store:
+            stored = store.rows(version=VERSION)
+    for row in [*shipped, *stored]:
         before = latest.get((row.modality, row.method))
         if row.version == VERSION and (before is None or row.created >= before.created):
             latest[row.modality, row.method] = row

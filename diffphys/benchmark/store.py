@@ -40,14 +40,14 @@ CREATE TABLE IF NOT EXISTS submission (
 CREATE INDEX IF NOT EXISTS by_method ON submission (version, modality, method, tier, id);
 """
 _COLUMNS = (
-    "created version modality method tier score psnr ssim consistency challenge_sha256 submission_sha256 "
-    'code_version "commit" device seed row_sha256 row'
-).split()
+    *("created", "version", "modality", "method", "tier", "score", "psnr", "ssim", "consistency"),
+    *("challenge_sha256", "submission_sha256", "code_version", '"commit"', "device", "seed", "row_sha256", "row"),
+)
 _BUSY_MS = 60_000
 
 
 class Store:
-    """Leaderboard database.
+    """Leaderboard database; a context manager, one connection, for the thread that made it.
 
     Args:
         path: database file, made if absent; on a local disk, never on a network share.
@@ -59,8 +59,29 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with self._connected() as database:
-            database.executescript(_SCHEMA)
+        try:
+            self._database = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise OSError(f"cannot open the database {self.path}: {error}") from None
+        try:
+            with self._speaking() as database:
+                database.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA trusted_schema = OFF")
+                database.executescript(_SCHEMA)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
 
     def add(self, row: Row) -> int:
         """Store the tiers of a row, all or none; returns when they are on disk. Returns how many were stored."""
@@ -69,7 +90,7 @@ class Store:
         digest = hashlib.sha256(whole.encode()).hexdigest()
         entries = [_entry(row, tier, digest, whole) for tier in row.tiers]
         marks = ", ".join("?" * len(_COLUMNS))
-        with self._connected() as database:
+        with self._speaking() as database:
             database.execute("BEGIN IMMEDIATE")
             database.executemany(f"INSERT INTO submission ({', '.join(_COLUMNS)}) VALUES ({marks})", entries)
             database.execute("COMMIT")
@@ -79,7 +100,7 @@ class Store:
         """One row per modality and method: the latest submission of each tier, with the head of the latest."""
         query = "SELECT modality, method, tier, row, row_sha256 FROM submission WHERE version = ? ORDER BY id"
         latest: dict[tuple[str, str], Row] = {}
-        with self._connected() as database:
+        with self._speaking() as database:
             for modality, method, tier, text, digest in database.execute(query, (version,)):
                 if hashlib.sha256(text.encode()).hexdigest() != digest:
                     raise ValueError(f"{self.path}: a row of {method} does not match its sha256; the database was altered")
@@ -92,36 +113,29 @@ class Store:
     def since(self, created: str, *, modality: str, method: str, tier: str) -> int:
         """How many submissions of a method to a tier are younger than this time."""
         query = "SELECT count(*) FROM submission WHERE created > ? AND modality = ? AND method = ? AND tier = ?"
-        with self._connected() as database:
+        with self._speaking() as database:
             return int(database.execute(query, (created, modality, method, tier)).fetchone()[0])
 
     def count(self) -> int:
         """Number of stored submissions."""
-        with self._connected() as database:
+        with self._speaking() as database:
             return int(database.execute("SELECT count(*) FROM submission").fetchone()[0])
 
     def check(self) -> str:
         """SQLite's own verdict on the file: "ok"."""
-        with self._connected() as database:
+        with self._speaking() as database:
             return str(database.execute("PRAGMA integrity_check").fetchone()[0])
 
     def backup(self, path: Path | str) -> None:
         """Consistent copy while others write; copying the file itself would miss the write-ahead log."""
-        with self._connected() as database:
+        with self._speaking() as database:
             database.execute("VACUUM INTO ?", (str(path),))
 
     @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _speaking(self) -> Iterator[sqlite3.Connection]:
+        """The connection; SQLite's errors in our words, an unfinished transaction undone."""
         try:
-            database = sqlite3.connect(self.path, timeout=_BUSY_MS / 1000, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"cannot open the database {self.path}: {error}") from None
-        try:
-            database.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("PRAGMA trusted_schema = OFF")
-            yield database
+            yield self._database
         except sqlite3.IntegrityError as error:
             raise ValueError(f"the database refuses the row: {error}") from None
         except sqlite3.OperationalError as error:
@@ -129,7 +143,8 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self.path} is not a leaderboard database: {error}") from None
         finally:
-            database.close()
+            if self._database.in_transaction:
+                self._database.rollback()
 
 
 def _entry(row: Row, tier: rows.Tier, digest: str, whole: str) -> tuple[object, ...]:

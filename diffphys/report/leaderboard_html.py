@@ -1,7 +1,8 @@
 """The leaderboard as one HTML page that needs nothing else: no library, no network, no font.
 
-In: rows of `diffphys.benchmark.leaderboard.load`, optionally pictures. Sorted by click or key, filtered by modality, tier and kind;
-readable at phone and desktop width. Everything that came from outside is escaped, and the page's own policy allows no request.
+In: rows of `diffphys.benchmark.leaderboard.load`, optionally pictures. Sorted by click or key, filtered by modality, tier
+and kind; readable at phone and desktop width. Everything that came from outside is escaped, and the page's own policy allows
+no request.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def data_uri(path: Path | str) -> str:
 
 
 def _section(modality: str, rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, str]]) -> str:
-    head = "".join(f'<th scope="col" data-key="{k}"><button type="button">{escape(t)}</button></th>' for k, t in _COLUMNS)
+    head = "".join(
+        f'<th scope="col" data-key="{k}"{_score(k)}><button type="button">{escape(t)}</button></th>' for k, t in _COLUMNS
+    )
     body = "\n".join(_row(r) for r in rows)
     shown = "".join(_figure(caption, uri) for caption, uri in pictures)
     return (
@@ -71,7 +74,7 @@ def _row(row: Mapping[str, Any]) -> str:
     data = "".join(f' data-{k}="{"" if v is None else escape(str(v))}"' for k, v in keys.items())
     interval = row["interval"] or {}
     cells = [f'<td><span class="kind">{kind}</span> {escape(row["method"])}{_details(row)}</td>']
-    cells += [_cell(t.capitalize(), row[t], (interval.get(t) or {}).get("score"), bar=True) for t in _TIERS]
+    cells += [_cell(t, row[t], (interval.get(t) or {}).get("score")) for t in _TIERS]
     for label, name, digits in (("PSNR, dB", "psnr", 2), ("SSIM", "ssim", 3)):
         cells.append(_by_tier(label, row[name], {t: (interval.get(t) or {}).get(name) for t in interval}, digits))
     cells.append(_standard(standard))
@@ -79,10 +82,16 @@ def _row(row: Mapping[str, Any]) -> str:
     return f'<tr class="{kind}" data-kind="{kind}"{data}>{"".join(cells)}</tr>'
 
 
-def _cell(label: str, value: float | None, interval: Sequence[float] | None, *, bar: bool = False) -> str:
+def _score(tier: str) -> str:
+    """Marks the columns of which the tier filter leaves one."""
+    return f' data-score="{tier}"' if tier in _TIERS else ""
+
+
+def _cell(tier: str, value: float | None, interval: Sequence[float] | None) -> str:
+    head = f'data-label="{tier.capitalize()}"{_score(tier)}'
     if value is None:
-        return f'<td class="none" data-label="{label}">{_DASH}</td>'
-    return f'<td data-label="{label}"><span>{_number(value, interval, 3)}{_scale(value, interval) if bar else ""}</span></td>'
+        return f'<td class="none" {head}>{_DASH}</td>'
+    return f"<td {head}><span>{_number(value, interval, 3)}{_scale(value, interval)}</span></td>"
 
 
 def _by_tier(label: str, values: Mapping[str, float], interval: Mapping[str, Sequence[float] | None], digits: int) -> str:

@@ -1,7 +1,8 @@
 """Bubblewrap backend: namespaces, a file system of its own, a system-call filter, limits; as root and as an ordinary user.
 
 An outer mount namespace holds the job's size-limited folders, so that they vanish with it whatever happens to us. Started by
-root, the job drops to a real user id of its own: an id that is only renamed root opens the host's sysctls and escapes RLIMIT_NPROC.
+root, the job drops to a real user id of its own: an id that is only renamed root opens the host's sysctls and escapes
+RLIMIT_NPROC.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What a contestant hands in, and how it is called: `solve --input /input/challenge.h5 --output /output/submission.h5`.
 
-A solver is a Python script (a file, or a folder with `solve.py`), or a container image with a program `solve` on its path, or a
-script together with the image to run it in. `diffphys/benchmark/solver/` holds an example and a Dockerfile.
+A solver is a Python script (a file, or a folder with `solve.py`), or a container image with a program `solve` on its path,
+or a script together with the image to run it in. `diffphys/benchmark/solver/` holds an example and a Dockerfile.
 
-Each sample is a job of its own: the input is a challenge file with one sample named `sample_00`, whatever its place in the tier,
-and the output is a submission for that file. Nothing is kept between jobs.
+Each sample is a job of its own: the input is a challenge file with one sample named `sample_00`, whatever its place in the
+tier, and the output is a submission for that file. Nothing is kept between jobs.
 """
 
 from __future__ import annotations

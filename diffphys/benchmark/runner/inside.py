@@ -4,6 +4,7 @@
 not: a link planted as output leads nowhere. The supervisor trusts neither its exit status nor its bytes.
 """
 
+import contextlib
 import os
 import signal
 import stat
@@ -25,12 +26,22 @@ def read_output(folder: str, limit: int) -> tuple[int, bytes]:
         descriptor = os.open(os.path.join(folder, NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return NOT_REGULAR, b""
-    with open(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
             return NOT_REGULAR, b""
-        content = file.read(limit + 1) if about.st_size <= limit else b""
+        content = _read(descriptor, limit + 1) if about.st_size <= limit else b""
+    finally:
+        os.close(descriptor)
     return (FILE_TOO_BIG, b"") if about.st_size > limit or len(content) > limit else (0, content)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """At most `size` bytes."""
+    content = b""
+    while len(content) < size and (part := os.read(descriptor, min(size - len(content), 1 << 20))):
+        content += part
+    return content
 
 
 def main() -> int:
@@ -42,10 +53,8 @@ def main() -> int:
     child = os.posix_spawnp(command[0], command, os.environ)
     while (ended := os.wait())[0] != child:
         pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)  # daemons the solver left
-    except ProcessLookupError:
-        pass
     code = os.waitstatus_to_exitcode(ended[1])
     if code:
         print(f"the solver ended with {code}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The child of `jail`: started in a folder with submission.h5 and contract.json, it locks itself in, reads, and answers on stdout."""
+"""The child of `jail`: in a folder with submission.h5 and contract.json it locks itself in, reads, answers on stdout."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _NO_TCP = 3  # bind and connect, from version 4 on
 
 
 def allow_reading(folders: Sequence[Path]) -> bool:
-    """Read these folders, write nothing, open nothing else. False where the kernel has no Landlock (nothing is then changed)."""
+    """Read these folders, write nothing, open nothing else. False, and nothing changed, where the kernel has no Landlock."""
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE, None, ctypes.c_size_t(0), 1)
     if version <= 0:

@@ -1,6 +1,7 @@
-"""Docker or podman backend: one container per job, without network, capabilities or a writable root, with our system-call filter.
+"""Docker or podman backend: a container per job, without network, capabilities or writable root, calls filtered.
 
-The engine must answer; a client alone proves nothing. Images are never pulled: the organiser builds or loads them beforehand.
+The engine must answer; a client alone proves nothing. Images are never pulled: the organiser builds or loads them
+beforehand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The system calls no job needs, as a BPF program for bubblewrap and as a profile for docker and podman.
 
-After isolate and reliability notes of DOMjudge and moby: kernel keyrings, io_uring, bpf, perf, ptrace, mounts, namespaces, modules,
-clocks, and every socket family but unix and internet (AF_VSOCK reaches the host without any network namespace).
+After isolate and reliability notes of DOMjudge and moby: kernel keyrings, io_uring, bpf, perf, ptrace, mounts, namespaces,
+modules, clocks, and every socket family but unix and internet (AF_VSOCK reaches the host without any network namespace).
 """
 
 from __future__ import annotations
@@ -63,11 +63,12 @@ def program() -> bytes:
         if number is not None:
             code += _when(_EQUAL, number, _DENY)
     code += _when(_EQUAL, _CLONE3[column], _ABSENT)  # its flags lie in memory, out of sight; libc falls back to clone
-    code += _inspect(_CLONE[column], 0, _when(_ANY_BIT, _NEW_NAMESPACES, _DENY) + [_step(_RETURN, _ALLOW)])
+    code += _inspect(_CLONE[column], 0, [*_when(_ANY_BIT, _NEW_NAMESPACES, _DENY), _step(_RETURN, _ALLOW)])
     code += _inspect(
         _IOCTL[column], 1, [s for r in _TERMINAL_INJECTION for s in _when(_EQUAL, r, _DENY)] + [_step(_RETURN, _ALLOW)]
     )
-    code += _inspect(_SOCKET[column], 0, [s for f in _FAMILIES for s in _when(_EQUAL, f, _ALLOW)] + [_step(_RETURN, _DENY)])
+    families = [s for f in _FAMILIES for s in _when(_EQUAL, f, _ALLOW)]
+    code += _inspect(_SOCKET[column], 0, [*families, _step(_RETURN, _DENY)])
     return b"".join([*code, _step(_RETURN, _ALLOW)])
 
 

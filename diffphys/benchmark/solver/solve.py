@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Example solver: calibrate the instrument from the measurement itself, then restore the image.
 
-Called as `solve --input /input/challenge.h5 --output /output/submission.h5`. The input has one sample, no truth, and the ranges of
-the three mismatch parameters; the output has the restored image and the parameters. See README.md beside this file.
+Called as `solve --input /input/challenge.h5 --output /output/submission.h5`. The input has one sample, no truth, and the
+ranges of the three mismatch parameters; the output has the restored image and the parameters. See README.md beside this
+file.
 """
 
 import argparse
