@@ -72,7 +72,9 @@ def _extend(weights: jax.Array, margin: int, size: int) -> jax.Array:
 def pipeline(
     spec: Any, *, geometry: Geometry, specimen: Sequence[int] | None = None, transfer_of: Callable[..., Transfer] = transfer
 ) -> Graph:
-    """`forward` as a graph of primitives, C(PSF_3D) -> D; input (z, y, x) of `specimen`, the field if None. `transfer_of` makes the parts.
+    """`forward` as a graph of primitives, C(PSF_3D) -> D; input (z, y, x) of `specimen`, or the field.
+
+    `transfer_of` makes the parts.
 
     D: gain of each plane, the attenuation. Several depth anchors are a depth-varying C: the specimen is weighted by each
     anchor's hat, blurred by its PSF, and summed, M(hats) -> C(PSF_3D) -> Σ(anchors) -> D.

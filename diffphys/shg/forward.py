@@ -52,7 +52,9 @@ def forward(spec: Spec, x: Image, *, geometry: Geometry) -> Frames:
 def pipeline(
     spec: Any, *, geometry: Geometry, specimen: Sequence[int] | None = None, transfer_of: Callable[..., Transfer] = transfer
 ) -> Graph:
-    """`forward` as a graph of primitives, M -> R -> D; input (y, x) of `specimen`, the field if None. `transfer_of` makes the parts.
+    """`forward` as a graph of primitives, M -> R -> D; input (y, x) of `specimen`, or the field.
+
+    `transfer_of` makes the parts.
 
     M: the beam's profile, even over the specimen, hence ones. R: not a rotation of the image but of the phase-matching
     angle, one exposure each: a convolution with the frame's PSF times its efficiency, which holds both
