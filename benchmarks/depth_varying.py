@@ -235,26 +235,35 @@ def lengths(options: argparse.Namespace) -> None:
 
 
 def reconstructions(options: argparse.Namespace) -> None:
-    """PSNR over the nominal depth's PSF with 1, 2 and 3 anchors, data with a PSF per plane."""
+    """PSNR with the PSF of the first plane, of the middle one, and with 2 and 3 anchors; data with a PSF per plane, 5 to 17 um.
+
+    Iterations are fixed, and the total variation has one weight for all, so that only the model differs.
+    """
     oil = confocal.Geometry(shape=(64, options.width, options.width), depth_um=5.0)
-    water = replace(oil, na=1.2, voxel_um=(0.2, 0.1, 0.1))
-    cases = {"n_s 1.535, NA 1.4": (oil, 1.535, 0.05), "n_s 1.36, NA 1.2": (water, 1.36, 0.0)}
+    water = replace(oil, na=0.8, voxel_um=(0.2, 0.12, 0.12))
+    cases = {"n_s 1.535, NA 1.4": (oil, 1.535, 0.05), "n_s 1.36, NA 0.8": (water, 1.36, 0.0)}
+    models = {"first plane": (1, 0.0), "middle": (1, 6.3), "2 anchors": (2, 0.0), "3 anchors": (3, 0.0)}
+    methods: dict[str, dict[str, Any]] = {
+        "richardson_lucy": {"iterations": 60, "stopping": "fixed"},
+        "wiener": {},
+        "tv": {"weight": 0.02, "iterations": 150},
+    }
     table: dict[str, Any] = {}
     for label, (geometry, index, aberration) in cases.items():
         spec = parse(confocal.Spec, confocal.FIELDS, {"z_step": 0.0, "spherical_aberr": aberration, "refractive_index": index})
         for family in ("filaments", "beads"):
             measured = simulated(spec, geometry=geometry, family=family, seed=options.first_seed, photons=1000.0)
-            for method in ("richardson_lucy", "wiener", "tv"):
+            for method, settings in methods.items():
                 cell = {}
-                for name, anchors, deeper in (("1", 1, 0.0), ("1, middle depth", 1, 6.3), ("2", 2, 0.0), ("3", 3, 0.0)):
+                for name, (anchors, deeper) in models.items():
                     varying = replace(geometry, depth_anchors=anchors, depth_um=geometry.depth_um + deeper)
                     found = diffphys.reconstruct(
-                        measured.y, confocal, spec, geometry=varying, detector=measured.detector, method=method
+                        measured.y, confocal, spec, geometry=varying, detector=measured.detector, method=method, **settings
                     )
                     cell[name] = demo.psnr(found.image, measured.x)
                 table[f"{label}, {family}, {method}"] = cell
                 print(label, family, method, {k: round(v, 2) for k, v in cell.items()}, flush=True)
-                save("reconstruct", {"photons": 1000, "psnr_db": table})
+                save("reconstruct", {"photons": 1000, "width": options.width, "psnr_db": table})
 
 
 def save(key: str, value: Any) -> None:

@@ -131,8 +131,9 @@ def test_the_twin_is_reversed_at_every_depth():
     assert confocal.twin(spec, geometry=STACK, ranges=ranges | {"spherical_aberr": (0.05, 0.2)}) is None
 
 
-@pytest.mark.parametrize("truth", [(40.0, 0.1, 1.53), (40.0, -0.1, 1.51)], ids=["positive", "negative"])
-def test_blind_calibration_with_depth_windows(truth):
+def test_blind_calibration_with_depth_windows():
+    """Most starts of the search have the other sign."""
+    truth = (40.0, -0.1, 1.51)
     spec = spec_of(*truth)
     measured = demo.simulated(confocal, spec, geometry=STACK, family="beads", seed=4, photons=1000.0, offset=0.0)
     found = diffphys.calibrate(measured.y, confocal, geometry=STACK, detector=measured.detector)
