@@ -89,9 +89,7 @@ def draw_spec(key: bytes, modality: str, tier: str, index: int) -> dict[str, flo
     return {n: float(np.float32(rng.uniform(low, high))) for n, (low, high) in tiers.ranges(modality, tier).items()}
 
 
-def accepted_scene(
-    key: bytes, modality: str, tier: str, index: int, family: str, geometry: Any
-) -> tuple[np.ndarray, int]:
+def accepted_scene(key: bytes, modality: str, tier: str, index: int, family: str, geometry: Any) -> tuple[np.ndarray, int]:
     """The specimen with its surroundings, peak 1 in the field, and how many were drawn."""
     for attempt in range(ATTEMPTS):
         rng = stream(key, modality, tier, index, "scene", attempt)

@@ -53,8 +53,10 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "shg": (
         _RL,
         Method("Wiener Filter", "wiener", {}, _WIENER),
-        Method("TV-Deconvolution", "tv", {}, "Poisson likelihood, weight chosen by held-out photons"),
-        Method("PnP-FISTA", "pnp_fista", {}, "FISTA with wavelet shrinkage, no training; strength from the noise"),
+        Method(
+            "TV-Deconvolution", "richardson_lucy_tv", {}, "Poisson likelihood with total variation (Dey), both set by the noise"
+        ),
+        Method("PnP-FISTA", "pnp_fista", {}, "FISTA with wavelet shrinkage, no training; stopped by held-out photons"),
     ),
     "confocal_3d": (_RL, Method("Wiener-3D", "wiener", {}, _WIENER)),
 }
@@ -66,6 +68,6 @@ def find(name: str, modality: str) -> Method:
     slugs = {row.slug: row for row in rows}
     key = re.sub(r"[^a-z0-9+]+", "_", name.lower()).strip("_")
     for row in rows:
-        if key == row.slug or ALIASES.get(key, key) == row.solver:
+        if ALIASES.get(key, key) in (ALIASES.get(row.slug, row.slug), row.solver):
             return row
     raise ValueError(f"method is {name!r}; {modality} has {[r.name for r in rows]}{did_you_mean(key, list(slugs))}")

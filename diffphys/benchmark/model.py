@@ -38,9 +38,7 @@ def interior(modality: str, geometry: Any) -> tuple[slice, ...]:
     return tuple(slice(m, n - m) for m, n in zip(rim(modality, geometry), geometry.shape, strict=True))
 
 
-def prediction(
-    modality: str, spec: Mapping[str, float], x_hat: np.ndarray, *, geometry: Any, detector: Detector
-) -> np.ndarray:
+def prediction(modality: str, spec: Mapping[str, float], x_hat: np.ndarray, *, geometry: Any, detector: Detector) -> np.ndarray:
     """Expected photons of the field, background included, float64, axes of y; valid over the interior."""
     psfs, weights, modulation = transfer(modality, tuple(spec.items()), geometry)
     margins = rim(modality, geometry)

@@ -96,7 +96,9 @@ def truths(challenge: Challenge, truth: TruthFile | None) -> dict[str, Truth]:
     """Sample -> truth, from the truth file or (public) from the challenge itself; ValueError where there is none."""
     if truth is not None:
         if truth.challenge_sha256 != challenge.sha256:
-            raise ValueError(f"the truth belongs to another challenge ({truth.modality} {truth.tier}); pass the one made with it")
+            raise ValueError(
+                f"the truth belongs to another challenge ({truth.modality} {truth.tier}); pass the one made with it"
+            )
         missing = sorted(set(challenge.samples) - set(truth.samples))
         if missing:
             raise ValueError(f"the truth lacks {missing[0]}; pass the file made with this challenge")

@@ -47,7 +47,7 @@ def validate(path: Path | str, *, challenge: Path | str | None = None) -> Verdic
 
 
 def kind_of(path: Path | str) -> str:
-    """"challenge", "truth" or "submission"; ValueError for anything else."""
+    """ "challenge", "truth" or "submission"; ValueError for anything else."""
     with h5strict.staged(path, limit=LARGEST_FILE) as (file, _):
         told = h5strict.text(file, "format") if "format" in file.attrs else "nothing"
     if told not in KINDS:

@@ -97,9 +97,7 @@ def run(
         row = find(method, name)
         try:
             with progress(f"{name} {row.name}") as update:
-                told = through(
-                    row, name, data=data, out=output, wanted=split(tiers), chosen=split(scenarios), progress=update
-                )
+                told = through(row, name, data=data, out=output, wanted=split(tiers), chosen=split(scenarios), progress=update)
         except KeyboardInterrupt:
             raise Interrupted(f"finished samples are kept in {output}; the same command goes on from there") from None
         print(f"{name}: {row.name}")

@@ -48,4 +48,6 @@ def score(
         figures = (f"{r.psnr:.2f}", f"{r.ssim:.3f}", f"{r.c:.3f}") if r.psnr is not None else ("", "", "")
         rows.append((r.sample, f"{r.score:.3f}", f"{r.standard_score:.3f}", *figures, r.status))
     print(show.table(rows))
-    print(f"{told.modality} {told.tier} {told.method}: score {told.score:.3f}, standard {told.standard_score:.3f} ({told.status})")
+    print(
+        f"{told.modality} {told.tier} {told.method}: score {told.score:.3f}, standard {told.standard_score:.3f} ({told.status})"
+    )

@@ -13,21 +13,25 @@ import numpy as np
 
 from diffphys.noise import Detector, expected_counts, to_photons
 from diffphys.operator import Operator, bind, from_psf
-from diffphys.reconstruct import richardson_lucy, tv, wiener
+from diffphys.reconstruct import pnp, richardson_lucy, tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.spec import did_you_mean
 from diffphys.types import Array, Modality, Reconstruction, resolve
 
 METHODS: dict[str, Callable[..., Solution]] = {
     "richardson_lucy": richardson_lucy.richardson_lucy,
+    "richardson_lucy_tv": richardson_lucy.richardson_lucy_tv,
     "wiener": wiener.wiener,
     "tv": tv.tv,
+    "pnp_fista": pnp.pnp_fista,
 }
 LARGEST = 1e12  # counts; beyond it float32 sums and transforms may overflow
 ALIASES = {
     "rl": "richardson_lucy",
+    "rl_tv": "richardson_lucy_tv",
     "wiener_3d": "wiener",
     "wiener_filter": "wiener",
+    "pnp": "pnp_fista",
     "tv_deconvolution": "tv",
     "total_variation": "tv",
 }

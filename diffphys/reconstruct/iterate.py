@@ -58,6 +58,18 @@ class Run(NamedTuple):
     values: np.ndarray
 
 
+def noise_weight(problem: Problem) -> float:
+    """|h|_2 / sqrt(mean photons): the noise that white Poisson noise leaves in a voxel of A^T (1 - y / m).
+
+    A total-variation weight below it lets noise through, one far above it flattens structure; without blur it is the
+    well-known weight of one noise standard deviation.
+    """
+    op = problem.operator
+    level = jnp.mean(jnp.maximum(problem.photons, 0.0)) + problem.read_variance
+    response = jnp.zeros(op.specimen).at[tuple(n // 2 for n in op.specimen)].set(1.0)
+    return float(jnp.linalg.norm(op.apply(response).ravel()) / jnp.sqrt(jnp.maximum(level, 1e-6)))
+
+
 def shifted(callback: Callback | None, done: int) -> Callback | None:
     """The same callback for a run that follows `done` iterations of another one."""
     return None if callback is None else lambda iteration, value: callback(done + iteration, value)

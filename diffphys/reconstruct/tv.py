@@ -17,7 +17,7 @@ import numpy as np
 from diffphys.operator import Operator
 from diffphys.reconstruct.differences import divergence, gradient, magnitude, total_variation
 from diffphys.reconstruct.held_out import FLOOR, KEEP, SHARE, allowed, deviance, thin
-from diffphys.reconstruct.iterate import CHUNK, Callback, Problem, Run, Solution, run, shifted
+from diffphys.reconstruct.iterate import CHUNK, Callback, Problem, Run, Solution, noise_weight, run, shifted
 from diffphys.reconstruct.richardson_lucy import make_fit, start
 from diffphys.types import Array, Status
 
@@ -129,18 +129,6 @@ def tv(
     onwards = shifted(callback, offset)
     result = run(Step(data_term), fit, state, iterations=iterations, finished=settled, callback=onwards)
     return Solution(result.state.x, result.status, len(result.values), result.values, CURVE)
-
-
-def noise_weight(problem: Problem) -> float:
-    """|h|_2 / sqrt(mean photons): the noise that white Poisson noise leaves in a voxel of A^T (1 - y / m).
-
-    A total-variation weight below it lets noise through, one far above it flattens structure; without blur it is the
-    well-known weight of one noise standard deviation.
-    """
-    op = problem.operator
-    level = jnp.mean(jnp.maximum(problem.photons, 0.0)) + problem.read_variance
-    response = jnp.zeros(op.specimen).at[tuple(n // 2 for n in op.specimen)].set(1.0)
-    return float(jnp.linalg.norm(op.apply(response).ravel()) / jnp.sqrt(jnp.maximum(level, 1e-6)))
 
 
 def held_out_weight(problem: Problem, *, seed: int = 0, callback: Callback | None = None) -> tuple[float, Run, int]:
