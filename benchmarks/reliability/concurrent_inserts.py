@@ -79,7 +79,9 @@ def study(*, processes: int, inserts: int, kills: int = 0, seed: int = 0) -> dic
 
 def _start(path: Path, worker: int, count: int) -> subprocess.Popen[str]:
     here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); import concurrent_inserts as c; c.start({str(path)!r}, {worker}, {count})"
+    code = (
+        f"import sys; sys.path.insert(0, {here!r}); import concurrent_inserts as c; c.start({str(path)!r}, {worker}, {count})"
+    )
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

@@ -224,6 +224,5 @@ if __name__ == "__main__":
     found = study(asked.names or None)
     write(asked.output, {"environment": environment(), **found})
     control = found["plain_runner"]
-    print(
-        f"{found['contained']} of {found['attacks']} contained; plain runner breached by {control['breached']} of {control['tried']}"
-    )
+    print(f"{found['contained']} of {found['attacks']} contained")
+    print(f"plain runner breached by {control['breached']} of {control['tried']}")

@@ -110,13 +110,14 @@ class Reader:
     """The child, started again after it crashed or hung."""
 
     def __init__(self, trace: Path | None) -> None:
-        self.trace, self.process = trace, None
+        self.trace, self.process, self.logs = trace, None, []
 
     def start(self) -> subprocess.Popen[str]:
         script = str(Path(__file__).with_name("reader.py"))
         command = [sys.executable, script]
         if self.trace is not None:
-            command = ["strace", "-f", "-qq", "-A", "-e", "trace=open,openat,openat2", "-o", str(self.trace), *command]
+            self.logs.append(self.trace.with_suffix(f".{len(self.logs)}"))
+            command = ["strace", "-f", "-qq", "-e", "trace=open,openat,openat2", "-o", str(self.logs[-1]), *command]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(command, text=True, process_group=0, **pipes)  # type: ignore[call-overload]
 
@@ -185,7 +186,7 @@ def study(*, per_seed: int, seed: int = 0, trace: bool | None = None, only: Sequ
         finally:
             reader.close()
         total = sum(per_kind.values(), Counter())
-        outside = _outside(log, Path(folder)) if trace else None
+        outside = sorted({p for part in reader.logs for p in _outside(part, Path(folder))}) if trace else None
     return {
         "files": total.total(),
         "hdf5": sum(c.total() for n, c in per_kind.items() if n.endswith(".h5")),
@@ -202,7 +203,7 @@ def study(*, per_seed: int, seed: int = 0, trace: bool | None = None, only: Sequ
     }
 
 
-def _outside(log: Path, folder: Path) -> list[str]:
+def _outside(log: Path, folder: Path) -> set[str]:
     """Files opened after the first mutated one, other than that file and the interpreter's own."""
     own = tuple(
         map(str, {Path(sys.prefix), Path(sys.base_prefix), Path("/usr"), Path("/proc/self"), Path(__file__).parents[2]})
@@ -216,7 +217,7 @@ def _outside(log: Path, folder: Path) -> list[str]:
         begun = begun or path.startswith(str(folder / "mutated"))
         if begun and not path.startswith((str(folder / "mutated"), str(folder / "warm"), *own)) and path not in ("/dev/null",):
             found.add(path)
-    return sorted(found)
+    return found
 
 
 if __name__ == "__main__":
