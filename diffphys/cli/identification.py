@@ -45,7 +45,10 @@ def identify(
     scene: Scene = None,
     ranges: options.Ranges = None,
     shape: Shape = None,
+    channel: options.Channel = None,
     voxel_um: options.VoxelUm = None,
+    axes: options.Axes = None,
+    sample: options.SampleName = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -89,7 +92,8 @@ def identify(
 
 
 _OPTIONS = (
-    "modality", "optics", "stack", "photons", "spec", "image", "scene", "ranges", "shape", "voxel_um", "seed"
+    "modality", "optics", "stack", "photons", "spec", "image", "scene", "ranges", "shape", "channel",
+    "voxel_um", "axes", "sample", "seed",
 )  # fmt: skip
 
 
@@ -106,6 +110,9 @@ def _planned(stated: dict[str, Any]) -> _Experiment:
     from diffphys.types import resolve
 
     known = resolve(stated["modality"])
+    for name in ("channel", "axes", "sample"):
+        if stated[name] is not None:
+            raise ValueError(f"--{name} says how to read a stack; add --stack or leave it out")
     shape, voxel_um = options.numbers(stated["shape"], "--shape"), options.numbers(stated["voxel_um"], "--voxel-um")
     optics, geometry = instrument(stated["modality"], stated["optics"], shape, voxel_um)
     ranges = full_ranges(known, geometry, {**optics.ranges, **options.ranges(stated["ranges"])})
@@ -127,8 +134,8 @@ def _from_stack(stated: dict[str, Any]) -> _Experiment:
     if stated["image"] == "known":
         raise ValueError("--stack fits what is assumed of an unknown image; leave it out for --image known")
     voxel_um = options.numbers(stated["voxel_um"], "--voxel-um")
-    names = {"modality": stated["modality"], "optics": stated["optics"]}
-    job = load(stated["stack"], voxel_um=voxel_um, channel=None, axes=None, sample=None, **names)
+    names = {name: stated[name] for name in ("modality", "optics", "channel", "axes", "sample")}
+    job = load(stated["stack"], voxel_um=voxel_um, **names)
     job = job.with_ranges(options.ranges(stated["ranges"]))
     detector, doubts = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
     warn((*job.warnings, *doubts))

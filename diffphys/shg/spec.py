@@ -95,9 +95,7 @@ class Geometry:
         if self.detection not in get_args(Detection):
             raise ValueError(f"detection is {self.detection!r}; expected one of {list(get_args(Detection))}")
         if self.detection != "imaging" and self.excitation_na is None:
-            raise ValueError(
-                f"{self.detection} detection needs excitation_na, the aperture of the focused excitation; state it"
-            )
+            raise ValueError(f"excitation_na is None; {self.detection} detection needs the aperture of the focused excitation")
         if self.excitation_na is not None and not 0 < self.excitation_na < self.index:
             raise ValueError(
                 f"excitation_na is {self.excitation_na:g}; expected more than 0 and less than the index {self.index:g}"
