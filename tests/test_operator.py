@@ -230,15 +230,13 @@ for modality, geometry in ((confocal, confocal.Geometry(shape=(4, 10, 12))), (sh
     x = jnp.asarray(rng.random((8, *instrument.specimen)), jnp.float32)
     y = jnp.asarray(rng.random((8, *instrument.measurement)), jnp.float32)
     for method, argument in (("apply", (x,)), ("adjoint", (y,)), ("vjp", (x, y))):
-        one = jax.jit(getattr(instrument, method))
-        batch = jax.jit(jax.vmap(getattr(instrument, method)))(*jax.device_put((specs, *argument), split))
-        for leaf in jax.tree.leaves(batch):
-            assert len(leaf.sharding.device_set) == 8, (method, leaf.sharding)
-        for i in (0, 5, 7):
-            alone = one(jax.tree.map(lambda v: v[i], specs), *(a[i] for a in argument))
-            for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(alone), strict=True):
-                gap = np.abs(np.asarray(a)[i] - np.asarray(b)).max() / np.abs(np.asarray(b)).max()
-                assert gap < 1e-5, (modality.NAME, method, gap)
+        many = jax.vmap(getattr(instrument, method))
+        batch = jax.jit(many)(*jax.device_put((specs, *argument), split))
+        alone = jax.jit(many)(*jax.device_put((specs, *argument), jax.devices()[0]))
+        for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(alone), strict=True):
+            assert len(a.sharding.device_set) == 8 and len(b.sharding.device_set) == 1, (method, a.sharding)
+            gap = np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(np.asarray(b)).max()
+            assert gap < 1e-5, (modality.NAME, method, gap)
 print("agree")
 """
 
