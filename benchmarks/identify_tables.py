@@ -1,6 +1,6 @@
 """Tables of what can be known: Cramer-Rao bounds of every modality and geometry, and the best phase offsets for SHG.
 
-    python benchmarks/identify_tables.py [--scenes FILE.py] [--quick]
+    python benchmarks/identify_tables.py [--scenes FILE.py] [--only TABLE] [--quick]
 
 Without --scenes the specimens are the package's own families; FILE.py may bring `scene(kind)` (z, y, x) and `scene2d(kind)`
 (y, x), which close on themselves. Writes benchmarks/results/identify.json. Minutes on two cores.
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,11 @@ def spec_of(modality: Any, *values: float) -> Any:
     return parse(modality.Spec, modality.FIELDS, dict(zip((f.name for f in modality.FIELDS), values, strict=True)))
 
 
+@partial(jax.jit, static_argnames=("modality", "geometry"))
+def _signal(spec: Any, x: Any, *, modality: Any, geometry: Any) -> Any:
+    return modality.forward(spec, x, geometry=geometry)
+
+
 class Specimens:
     """Scenes by name: the package's own, or a file's."""
 
@@ -65,7 +72,7 @@ class Specimens:
             pitch = {"voxel_um": geometry.voxel_um} if modality is confocal else {"pixel_um": geometry.pixel_um}
             shape = tuple(n + 2 * m for n, m in zip(geometry.shape, margin, strict=True))
             wide = modality.scene(kind, shape=shape, seed=0, **pitch)
-        signal = np.asarray(modality.forward(spec, jnp.asarray(wide, jnp.float32), geometry=geometry))
+        signal = np.asarray(_signal(spec, jnp.asarray(wide, jnp.float32), modality=modality, geometry=geometry))
         peak = float(signal.reshape(-1, *geometry.shape)[0].max())
         return wide, of_specimen(wide[field], geometry, peak=peak, periodic=self.file is not None)
 
@@ -132,7 +139,7 @@ def _frames(
             }  # fmt: skip
 
 
-def offset_rows(specimens: Specimens) -> Iterator[dict[str, Any]]:
+def offset_rows(specimens: Specimens, kinds: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Bounds of p_m and c_n with a second, and with a third frame, over the commanded offset; mean over three specs."""
     specs = [spec_of(shg, p, 0.0, c) for p, c in ((-0.5, 0.0), (0.5, 0.0), (1.5, 0.02))]
     for first in ((0.0,), (0.0, 1.5)):
@@ -142,7 +149,7 @@ def offset_rows(specimens: Specimens) -> Iterator[dict[str, Any]]:
             geometry = shg.Geometry(phase_offsets_rad=(*first, float(offset)))
             widths = []
             for spec in specs:
-                _, prior = specimens.experiment(shg, geometry, spec, "collagen")
+                _, prior = specimens.experiment(shg, geometry, spec, kinds[0])
                 widths.append(sigma(fisher.marginal(shg, spec, prior, geometry=geometry, light=light_of(1000))))
             mean = np.exp(np.log(widths).mean(0))
             yield {"frames so far": first, "offset_rad": float(offset), "p_m": mean[0], "c_n": mean[2]}
@@ -158,28 +165,32 @@ def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+TABLES = {
+    "confocal": ("z_step nm, spherical_aberr waves, refractive_index", confocal_rows, ("beads", "filaments", "cells")),
+    "shg imaging": ("p_m rad, e_p percent, c_n", shg_rows, ("collagen", "wavy", "sparse")),
+    "shg point scanning": ("p_m rad, e_p percent, c_n", scanned_rows, ("collagen", "wavy", "sparse")),
+    "shg offsets": ("p_m rad, c_n; geometric mean over three specs", offset_rows, ("collagen",)),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=Path)
+    parser.add_argument("--only", choices=sorted(TABLES), help="renew one table of the result")
     parser.add_argument("--quick", action="store_true", help="one scene each")
     asked = parser.parse_args()
-    specimens, count, started = Specimens(asked.scenes), 1 if asked.quick else 3, time.perf_counter()
-    stacks, frames = ("beads", "filaments", "cells")[:count], ("collagen", "wavy", "sparse")[:count]
-    record: dict[str, Any] = {
-        "specimens": "own" if asked.scenes is None else asked.scenes.name,
-        "confocal: z_step nm, spherical_aberr waves, refractive_index": list(confocal_rows(specimens, stacks)),
-        "shg imaging: phase_matching_error rad, excitation_power_fluctuation %, collection_na_mismatch": list(
-            shg_rows(specimens, frames)
-        ),
-    }
-    jax.clear_caches()
-    record["shg point scanning: the same"] = list(scanned_rows(specimens, frames))
-    jax.clear_caches()
-    rows = list(offset_rows(specimens))
-    record |= {"offsets": rows, "best offsets": best(rows), "seconds": round(time.perf_counter() - started, 1)}
-    environment.write(RESULT, record | {"environment": environment.environment()})
-    for part in record["best offsets"]:
-        print(part)
+    specimens = Specimens(asked.scenes)
+    for name in [asked.only] if asked.only else TABLES:
+        unit, rows, kinds = TABLES[name]
+        started = time.perf_counter()
+        found = list(rows(specimens, kinds[:1] if asked.quick else kinds))
+        table = {"order": unit, "rows": found, "specimens": "own" if asked.scenes is None else asked.scenes.name}
+        if name == "shg offsets":
+            table["best"] = best(found)
+        table |= {"seconds": round(time.perf_counter() - started, 1), "environment": environment.environment()}
+        record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        environment.write(RESULT, record | {name: table})
+        jax.clear_caches()
 
 
 if __name__ == "__main__":

@@ -53,16 +53,17 @@ def identify(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Say how well the instrument can be calibrated, what cannot be known, and what to change."""
+    stated = dict(locals())
+    import sys
     from datetime import UTC, datetime
 
-    stated, clock, started = dict(locals()), Clock(), datetime.now(UTC)
-    stated = {name: stated[name] for name in _OPTIONS}
     from diffphys.identify import identify as judge
     from diffphys.io.output_folder import OutputFolder
     from diffphys.io.provenance import run_record
     from diffphys.io.results import write_json
     from diffphys.report.identify_figure import identify_figure
 
+    clock, started = Clock(), datetime.now(UTC)
     with OutputFolder(output, names=FILES, overwrite=overwrite) as out:
         with clock.stage("read"):
             case = _from_stack(stated) if stack is not None else _planned(stated)
@@ -83,24 +84,12 @@ def identify(
             identify_figure(out.path("figure.png"), found, title=f"{case.modality.NAME}, image {image}")
         inputs = {"optics": optics, "stack": stack, "spec": spec if spec and Path(spec).is_file() else None}
         record = run_record(
-            command=_command(), inputs=inputs, optics=case.optics, options=stated, started=started, seconds=clock.seconds
+            command=sys.argv, inputs=inputs, optics=case.optics, options=stated, started=started, seconds=clock.seconds
         )
         write_json(out.path("run.json"), record)
         out.publish()
     print(summary(found))
     print(f"results: {output}")
-
-
-_OPTIONS = (
-    "modality", "optics", "stack", "photons", "spec", "image", "scene", "ranges", "shape", "channel",
-    "voxel_um", "axes", "sample", "seed",
-)  # fmt: skip
-
-
-def _command() -> list[str]:
-    import sys
-
-    return sys.argv
 
 
 def _planned(stated: dict[str, Any]) -> _Experiment:
