@@ -74,7 +74,7 @@ def draw(key: bytes, modality: str, tier: str, index: int, *, geometry: Any = No
 
     def measured(signal: Any, purpose: str) -> np.ndarray:
         words = stream(key, modality, tier, index, purpose).integers(0, 2**32, 2, dtype=np.uint32)
-        return np.asarray(_sample(jax.random.wrap_key_data(words), detector, signal), np.float32)
+        return np.asarray(_sample(jax.random.wrap_key_data(jnp.asarray(words)), detector, signal), np.float32)
 
     ideal = forward(known.nominal(geometry), x)
     return Drawn(

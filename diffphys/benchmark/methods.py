@@ -1,6 +1,6 @@
 """The table's rows by their names, and what each does: counts and a spec -> image in the specimen's unit (x_true peaks at 1).
 
-Settings are fixed here, one set for all samples and tiers; whatever a method adapts (iterations, weights, spectra) it takes from
+Settings are fixed here, one set for all samples and tiers; what a method adapts (iterations, weights, spectra) it takes from
 the measurement's own noise. "X + gradient" in the blind tables is X at the spec that `diffphys.calibrate` found.
 """
 

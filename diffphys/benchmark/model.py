@@ -80,11 +80,11 @@ def cramer_rao(
     prediction over the interior.
     """
     fields = resolve(modality).FIELDS
-    inside = interior(modality, geometry)
+    inside: Any = (..., *interior(modality, geometry))
     shared = {"geometry": geometry, "detector": detector}
 
     def mean(at: Mapping[str, float]) -> np.ndarray:
-        return prediction(modality, at, x, **shared)[(..., *inside)].ravel()
+        return prediction(modality, at, x, **shared)[inside].ravel()
 
     slopes = []
     for field in fields:

@@ -1,7 +1,7 @@
 """The four scenarios of one sample: which counts are reconstructed, and with which spec.
 
-I ideal: counts of the nominal instrument, nominal spec. II mismatch: the sample's counts, nominal spec. III oracle: same counts,
-true spec. IV blind: same counts, spec estimated from them alone.
+I ideal: counts of the nominal instrument, nominal spec. II mismatch: the sample's counts, nominal spec. III oracle: the
+same, true spec. IV blind: same counts, spec estimated from them alone.
 """
 
 from __future__ import annotations

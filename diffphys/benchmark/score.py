@@ -187,7 +187,7 @@ def row(
     except ValueError as error:
         return Row(name, str(error))
     x = np.asarray(truth.x_true, np.float64)
-    inside = (..., *model.interior(modality, geometry))
+    inside: Any = (..., *model.interior(modality, geometry))
     shared: dict[str, Any] = {"geometry": geometry, "detector": sample.detector}
     counts = photons(sample.y if y is None else y, sample.detector)[inside]
     expected = model.prediction(modality, entry.spec, x_hat, **shared)[inside]
@@ -198,11 +198,11 @@ def row(
     second = None
     if truth.y_second.size and y is None:
         second = figures.consistency(photons(truth.y_second, sample.detector)[inside], expected)
-    error = {n: entry.spec[n] - made_by[n] for n in made_by}
+    missed = {n: entry.spec[n] - made_by[n] for n in made_by}
     bound = model.cramer_rao(modality, truth.spec, x, **shared) if bounds else {}
     return Row(
         name, "ok", figures.tier_score(psnr, ssim, c), figures.standard_score(psnr, ssim), psnr, ssim, c, ceiling, second,
-        error, {n: abs(error[n]) / bound[n] for n in bound},
+        missed, {n: abs(missed[n]) / bound[n] for n in bound},
     )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def examine(path: Path | str, contract: Contract) -> tuple[Submission | None, li
                     entries[name] = _read_entry(h5strict.group(file, name), contract)
                 except ValueError as error:
                     problems.append(str(error))
-            found = Submission(*(said[n] for n in _ROOT[2:]), entries, sha256)  # type: ignore[arg-type]
+            found = Submission(*(said[n] for n in _ROOT[2:]), entries, sha256)  # type: ignore[call-arg,arg-type]
     except ValueError as error:
         return None, [*problems, str(error)]
     return (None if problems else found), problems
@@ -136,7 +136,8 @@ def _foreign(where: str, said: Mapping[str, str], contract: Contract) -> list[st
     if len(told) != 64 or not set(told) <= _HEX:
         lines.append(f"{where} has challenge_sha256 {told!r}; expected 64 hexadecimal digits")
     elif contract.challenge_sha256 not in (None, told):
-        lines.append(f"{where} answers another challenge (sha256 {told[:12]}...); expected {contract.challenge_sha256[:12]}...")  # type: ignore[index]
+        wanted = str(contract.challenge_sha256)[:12]
+        lines.append(f"{where} answers another challenge (sha256 {told[:12]}...); expected {wanted}...")
     if not said["method"].strip():
         lines.append(f"{where} has an empty method; expected a name")
     return lines
@@ -150,9 +151,8 @@ def _read_entry(group: h5py.Group, contract: Contract) -> Entry:
     x_hat = h5strict.array(group, "x_hat", contract.x_shape)
     largest = float(np.abs(x_hat).max())
     if largest > LARGEST:
-        raise ValueError(
-            f"{h5strict.where(group)}/x_hat reaches {largest:.3g}; expected at most {LARGEST:g} in magnitude (x_true peaks at 1)"
-        )
+        here = f"{h5strict.where(group)}/x_hat"
+        raise ValueError(f"{here} reaches {largest:.3g}; expected at most {LARGEST:g} in magnitude (x_true peaks at 1)")
     return Entry(x_hat, spec)
 
 

@@ -2,10 +2,10 @@
 
     z <- max(0, D( v - t A^T W (A v + b - y) ; strength t u )),   v <- z + momentum (z - z_before)
 
-W is the inverse variance of each datum, t = 1 / |A^T W A| the step. D is cycle-spun wavelet shrinkage (`wavelets.denoise`), whose
-threshold is a weight times t as in a proximal map; the weight is counted in u = |W^(1/2) A|, the noise that the gradient carries
-in one voxel. How far to go, the noise decides: nine tenths of the photons are reconstructed first, and the iteration that
-predicts the last tenth best is where the run on all of them stops.
+W is the inverse variance of each datum, t = 1 / |A^T W A| the step. D is cycle-spun wavelet shrinkage (`wavelets.denoise`),
+whose threshold is a weight times t as in a proximal map; the weight is counted in u = |W^(1/2) A|, the noise that the gradient
+carries in one voxel. How far to go, the noise decides: nine tenths of the photons are reconstructed first, and the iteration
+that predicts the last tenth best is where the run on all of them stops.
 
 Beck & Teboulle (SIAM J. Imaging Sci. 2:183, 2009); Kamilov, Mansour & Wohlberg (IEEE SPL 24:1872, 2017); restart: O'Donoghue &
 Candes (Found. Comput. Math. 15:715, 2015).

@@ -1,8 +1,9 @@
-"""Cycle-spun Haar shrinkage: the average over all shifts of soft thresholding in an orthonormal Haar basis. Any number of axes.
+"""Cycle-spun Haar shrinkage: the average over all shifts of shrinking in an orthonormal Haar basis. Any number of axes.
 
-Undecimated: at scale j every axis is split into half sum and half difference of samples 2^j apart, x_low = (x + x(. + 2^j)) / 2;
-adding both halves back, each with its own shift undone, restores x exactly (Coifman & Donoho 1995, translation-invariant
-denoising). Mirrored at the edges, so nothing wraps.
+Undecimated: at scale j every axis is split into half sum and half difference of samples 2^j apart; merging both halves, each
+with its own shift undone, restores x exactly. Mirrored at the edges, so nothing wraps.
+
+Coifman & Donoho (Translation-invariant de-noising, 1995); neighbourhood shrinkage: Cai & Silverman (Sankhya B 63:127, 2001).
 """
 
 from __future__ import annotations
