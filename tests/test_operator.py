@@ -225,10 +225,10 @@ split = NamedSharding(mesh, PartitionSpec("batch"))
 for modality, geometry in ((confocal, confocal.Geometry(shape=(4, 10, 12))), (shg, shg.Geometry(shape=(12, 14)))):
     instrument = bind(modality, geometry)
     shifts = jnp.linspace(0.0, 0.02, 8)
-    specs = jax.tree.map(lambda v: v + shifts, modality.nominal())
+    specs = jax.tree.map(lambda v: v.astype(float) + shifts, modality.nominal())
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.random((8, *instrument.specimen)), jnp.float32)
-    y = jnp.asarray(rng.random((8, *instrument.measurement)), jnp.float32)
+    x = jnp.asarray(rng.random((8, *instrument.specimen)))
+    y = jnp.asarray(rng.random((8, *instrument.measurement)))
     for method, argument in (("apply", (x,)), ("adjoint", (y,)), ("vjp", (x, y))):
         many = jax.vmap(getattr(instrument, method))
         batch = jax.jit(many)(*jax.device_put((specs, *argument), split))
@@ -236,19 +236,26 @@ for modality, geometry in ((confocal, confocal.Geometry(shape=(4, 10, 12))), (sh
         for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(alone), strict=True):
             assert len(a.sharding.device_set) == 8 and len(b.sharding.device_set) == 1, (method, a.sharding)
             gap = np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(np.asarray(b)).max()
-            assert gap < 1e-5, (modality.NAME, method, gap)
+            assert gap < 1e-9, (modality.NAME, method, gap)
 print("agree")
 """
 
 
 def test_instrument_on_eight_devices():
-    """A batch of specs and specimens over eight simulated devices: one each, results equal to those of one device."""
+    """A batch of specs and specimens over eight simulated devices: one each, results equal to those of one device.
+
+    In double precision: in single, the spec's cotangent is a cancelling sum (the PSF has unit sum) good to 2e-5 only.
+    """
     import os
     import subprocess
     import sys
     from pathlib import Path
 
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_X64": "1",
+    }
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, cwd=root, env=environment)
     assert done.returncode == 0 and done.stdout.strip() == "agree", done.stderr[-2000:]
