@@ -71,7 +71,8 @@ every = pytest.mark.parametrize("one", INSTRUMENTS.values(), ids=list(INSTRUMENT
 def test_field_agrees_with_psfmodels(float64, one):
     """One vectorial field with the coverslip matched to the immersion, on psfmodels' 10 nm table: 2e-3 of the L2 norm.
 
-    Its axial origin is the paraxial focus: z_f = z_v - d (1 - n_i / n_s). With total reflection the nodes are the rule's.
+    Its axial origin is the paraxial focus: z_f = z_v - d (1 - n_i / n_s). 1.5e-2 with total reflection: its equidistant rule
+    steps over the branch point at the critical angle (8.5e-3 measured; the wrong sign of the root would give 0.39).
     """
     psfmodels = pytest.importorskip("psfmodels")
     n_i, n_s, depth, wavelength, size = one.immersion, one.specimen, one.depth, 1e-3 * one.emission, 193
@@ -96,7 +97,7 @@ def test_field_agrees_with_psfmodels(float64, one):
     ours = np.array(debye.intensity(bessel, amplitudes, phase)).T[:, index.reshape(size, size)]
     ours /= ours.max()
     scale = (ours * theirs).sum() / (theirs * theirs).sum()
-    assert np.linalg.norm(ours - scale * theirs) <= 2e-3 * np.linalg.norm(ours)
+    assert np.linalg.norm(ours - scale * theirs) <= (1.5e-2 if one.reflecting else 2e-3) * np.linalg.norm(ours)
 
 
 @every

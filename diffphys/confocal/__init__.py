@@ -1,5 +1,6 @@
 """Confocal 3-D stacks: C(PSF_3D) -> D with z_step, spherical_aberr, refractive_index."""
 
+from diffphys.confocal.aberrated import with_zernike as with_zernike
 from diffphys.confocal.forward import forward as forward
 from diffphys.confocal.forward import pipeline as pipeline
 from diffphys.confocal.forward import transfer as transfer

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,10 @@ import numpy as np
 
 from diffphys.confocal import optics
 from diffphys.confocal import spec as plain
-from diffphys.confocal.forward import apply, transfer
+from diffphys.confocal.forward import apply, pipeline, transfer
 from diffphys.confocal.spec import REFERENCE_UM, Geometry
 from diffphys.optics import pinhole, pupil, stratified, zernike
+from diffphys.primitives.graph import Graph
 from diffphys.spec import Field, names, parse
 from diffphys.types import Array, Stack, Transfer
 
@@ -75,9 +76,9 @@ class Aberrated:
     polarised: bool = False
 
     NAME = "confocal_3d"
-    MODULATION_FIELDS: tuple[str, ...] = ()
+    MODULATION_FIELDS: ClassVar[tuple[str, ...]] = ()
     TRADE_OFF = ("spherical_aberr", "refractive_index")
-    Geometry = Geometry
+    Geometry: ClassVar[Any] = plain.Geometry
     sampling_warnings = staticmethod(plain.sampling_warnings)
     weak = staticmethod(plain.weak)
     block = staticmethod(plain.block)
@@ -91,15 +92,15 @@ class Aberrated:
     def Spec(self) -> Any:
         return _spec_type(self)
 
-    def nominal(self, geometry: Geometry | None = None) -> Any:
+    def nominal(self, geometry: plain.Geometry | None = None) -> Any:
         """No error of any kind, specimen index equal to the immersion's."""
         base = plain.nominal(geometry)
         return parse(self.Spec, self.FIELDS, {f.name: getattr(base, f.name, f.nominal) for f in self.FIELDS})
 
-    def default_ranges(self, geometry: Geometry | None = None) -> dict[str, tuple[float, float]]:
+    def default_ranges(self, geometry: plain.Geometry | None = None) -> dict[str, tuple[float, float]]:
         return plain.default_ranges(geometry) | {f.name: (f.low, f.high) for f in self.FIELDS[len(plain.FIELDS) :]}
 
-    def check_ranges(self, ranges: Mapping[str, tuple[float, float]], geometry: Geometry) -> None:
+    def check_ranges(self, ranges: Mapping[str, tuple[float, float]], geometry: plain.Geometry) -> None:
         """Raise where a range leaves the model's validity or what its quadrature resolves."""
         plain.check_ranges(dict(ranges), geometry)
         for f in self.FIELDS[len(plain.FIELDS) :]:
@@ -107,7 +108,7 @@ class Aberrated:
             if min(low, f.low) < f.low or max(high, f.high) > f.high:
                 raise ValueError(f"range of {f.name} is [{low:g}, {high:g}]; expected within [{f.low:g}, {f.high:g}]")
 
-    def psf(self, spec: Any, *, geometry: Geometry, depth_um: Array | float | None = None) -> Stack:
+    def psf(self, spec: Any, *, geometry: plain.Geometry, depth_um: Array | float | None = None) -> Stack:
         """Intensity PSF (z, y, x), unit sum; index n//2 is the focus of the unaberrated instrument.
 
         Args:
@@ -125,7 +126,7 @@ class Aberrated:
             h = jnp.maximum(pupil.pinhole_average(t.pinhole, h, geometry.shape[1:]), 0.0) * pupil.intensity(field, stokes)
         return h / h.sum()
 
-    def _field(self, spec: Any, geometry: Geometry, depth_um: Any, lateral: pupil.Lateral, wavelength_nm: float) -> Array:
+    def _field(self, spec: Any, geometry: plain.Geometry, depth_um: Any, lateral: pupil.Lateral, wavelength_nm: float) -> Array:
         """Field components (m, z, y, x) at one wavelength."""
         t, dtype = tables(geometry, self), jnp.asarray(spec.z_step).dtype
         k, phi = 2e3 * math.pi / wavelength_nm, pupil.angles(lateral.orders)
@@ -145,19 +146,23 @@ class Aberrated:
         axial = jnp.exp(1j * k * optics.focus_path_um(spec, geometry=geometry, nodes=t.nodes))
         return pupil.fields(lateral, harmonics, weights, axial)
 
-    def transfer(self, spec: Any, *, geometry: Geometry) -> Transfer:
+    def transfer(self, spec: Any, *, geometry: plain.Geometry) -> Transfer:
         """As `diffphys.confocal.transfer`."""
         return transfer(spec, geometry=geometry, psf_of=self.psf)
 
-    def forward(self, spec: Any, x: Stack, *, geometry: Geometry) -> Stack:
+    def forward(self, spec: Any, x: Stack, *, geometry: plain.Geometry) -> Stack:
         """As `diffphys.confocal.forward`."""
         return apply(self.transfer(spec, geometry=geometry), x, geometry=geometry)
+
+    def pipeline(self, spec: Any, *, geometry: plain.Geometry, specimen: Sequence[int] | None = None) -> Graph:
+        """As `diffphys.confocal.pipeline`."""
+        return pipeline(spec, geometry=geometry, specimen=specimen, transfer_of=self.transfer)
 
     def otf_quadrant(
         self,
         spec: Any,
         *,
-        geometry: Geometry,
+        geometry: plain.Geometry,
         finer: tuple[int, int, int] = (1, 1, 1),
         depth_um: Array | float | None = None,
     ) -> tuple[Array, Array]:
@@ -175,7 +180,7 @@ class Aberrated:
         modulus = jnp.sqrt(power + jnp.finfo(power.dtype).eps ** 2)  # beyond the band a zero would have no derivative
         return modulus[None], jnp.zeros_like(modulus)[None]
 
-    def twin(self, spec: Any, *, geometry: Geometry, ranges: dict[str, tuple[float, float]]) -> Any:
+    def twin(self, spec: Any, *, geometry: plain.Geometry, ranges: dict[str, tuple[float, float]]) -> Any:
         """The spec with every aberration reversed, which has the same |OTF|; None where the ranges leave none."""
         bare = plain.Spec(spec.z_step, spec.spherical_aberr, spec.refractive_index)
         base = optics.twin(bare, geometry=geometry, ranges=ranges)
@@ -184,7 +189,7 @@ class Aberrated:
             return None
         return replace(spec, **{f.name: getattr(base, f.name) for f in fields(base)}, **turned)
 
-    def starts(self, ranges: dict[str, tuple[float, float]], *, geometry: Geometry) -> np.ndarray:
+    def starts(self, ranges: dict[str, tuple[float, float]], *, geometry: plain.Geometry) -> np.ndarray:
         """Start points of the plain confocal search, the new parameters at alternating shares of their ranges."""
         base = optics.starts(ranges, geometry=geometry)
         columns = []

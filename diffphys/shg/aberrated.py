@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,11 @@ import numpy as np
 from diffphys.optics import zernike
 from diffphys.optics.quadrature import gauss_legendre, nodes_needed
 from diffphys.primitives.convolve import filter_field, otf, padded_shape
+from diffphys.primitives.graph import Graph
 from diffphys.primitives.modulate import modulate
 from diffphys.shg import optics
 from diffphys.shg import spec as plain
-from diffphys.shg.forward import excitation
+from diffphys.shg.forward import excitation, pipeline
 from diffphys.shg.spec import Geometry
 from diffphys.spec import Field, names, parse
 from diffphys.types import Array, Frames, Image, Transfer, expect_axes
@@ -55,8 +56,8 @@ class Aberrated:
 
     NAME = "shg"
     MODULATION_FIELDS = ("excitation_power_fluctuation",)
-    TRADE_OFF: tuple[str, ...] = ()
-    Geometry = Geometry
+    TRADE_OFF: ClassVar[tuple[str, ...]] = ()
+    Geometry: ClassVar[Any] = plain.Geometry
     sampling_warnings = staticmethod(plain.sampling_warnings)
     weak = staticmethod(plain.weak)
     block = staticmethod(plain.block)
@@ -71,15 +72,15 @@ class Aberrated:
     def Spec(self) -> Any:
         return _spec_type(self)
 
-    def nominal(self, geometry: Geometry | None = None) -> Any:
+    def nominal(self, geometry: plain.Geometry | None = None) -> Any:
         """No error of any kind."""
         del geometry
         return parse(self.Spec, self.FIELDS, {f.name: f.nominal for f in self.FIELDS})
 
-    def default_ranges(self, geometry: Geometry | None = None) -> dict[str, tuple[float, float]]:
+    def default_ranges(self, geometry: plain.Geometry | None = None) -> dict[str, tuple[float, float]]:
         return plain.default_ranges(geometry) | {f.name: (f.low, f.high) for f in self.FIELDS[len(plain.FIELDS) :]}
 
-    def check_ranges(self, ranges: Mapping[str, tuple[float, float]], geometry: Geometry) -> None:
+    def check_ranges(self, ranges: Mapping[str, tuple[float, float]], geometry: plain.Geometry) -> None:
         """Raise where a range leaves the model's validity or what its quadrature resolves."""
         if geometry.detection != "imaging":
             raise ValueError(f"detection is {geometry.detection!r}; Zernike modes need the imaging collection objective")
@@ -88,7 +89,7 @@ class Aberrated:
             if ranges[f.name][0] < f.low or ranges[f.name][1] > f.high:
                 raise ValueError(f"range of {f.name} is {list(ranges[f.name])}; expected within [{f.low:g}, {f.high:g}]")
 
-    def intensity(self, spec: Any, *, geometry: Geometry) -> Array:
+    def intensity(self, spec: Any, *, geometry: plain.Geometry) -> Array:
         """|E_k|^2 (frame, y, x) over the reference frame's sum, as `diffphys.shg.optics.radial_intensity`."""
         node, weight, phi = _rule(geometry, self)
         dtype = jnp.asarray(spec.phase_matching_error).dtype
@@ -114,25 +115,29 @@ class Aberrated:
         field = jnp.einsum("kr,yr,xr->kyx", wave.reshape(len(mismatch), -1), along_y, along_x, optimize="optimal")
         return (field.real**2 + field.imag**2) / optics.tables(geometry).reference
 
-    def psf(self, spec: Any, *, geometry: Geometry) -> Frames:
+    def psf(self, spec: Any, *, geometry: plain.Geometry) -> Frames:
         """Intensity PSF of each frame (frame, y, x), unit sum; index n//2 is the image of the point without aberration."""
         h = self.intensity(spec, geometry=geometry)
         return h / h.sum((1, 2), keepdims=True)
 
-    def transfer(self, spec: Any, *, geometry: Geometry) -> Transfer:
+    def transfer(self, spec: Any, *, geometry: plain.Geometry) -> Transfer:
         """As `diffphys.shg.transfer`: PSFs times their efficiency, unit sum for a single frame."""
         h = self.intensity(spec, geometry=geometry)
         h = h if geometry.frames > 1 else h / h.sum()
         return Transfer(h[:, None], jnp.ones((1, 1, 1), h.dtype), excitation(spec, geometry=geometry))
 
-    def forward(self, spec: Any, x: Image, *, geometry: Geometry) -> Frames:
+    def forward(self, spec: Any, x: Image, *, geometry: plain.Geometry) -> Frames:
         """As `diffphys.shg.forward`."""
         expect_axes("x", x, Image)
         padded = padded_shape(geometry.shape, x.shape, geometry.shape)
         psfs, _, power = self.transfer(spec, geometry=geometry)
         return modulate(power, filter_field(otf(psfs[:, 0], padded), x, padded=padded, field=geometry.shape))
 
-    def otf_quadrant(self, spec: Any, *, geometry: Geometry, finer: tuple[int, int] = (1, 1)) -> tuple[Array, Array]:
+    def pipeline(self, spec: Any, *, geometry: plain.Geometry, specimen: Sequence[int] | None = None) -> Graph:
+        """As `diffphys.shg.pipeline`."""
+        return pipeline(spec, geometry=geometry, specimen=specimen, transfer_of=self.transfer)
+
+    def otf_quadrant(self, spec: Any, *, geometry: plain.Geometry, finer: tuple[int, int] = (1, 1)) -> tuple[Array, Array]:
         """Numbers whose products are the mirror images' mean of Re H_j H_k^*: (frame, |nu_y|, |nu_x|), twice.
 
         A 2 x 2 matrix of them is a a^T + b b^T by Cholesky's factors; three frames would need a third.
@@ -152,7 +157,7 @@ class Aberrated:
         rest = jnp.sqrt(jnp.maximum(pairs[1, 1] - second**2, 0.0) + tiny)
         return jnp.stack([first, second]), jnp.stack([jnp.zeros_like(rest), rest])
 
-    def starts(self, ranges: dict[str, tuple[float, float]], *, geometry: Geometry) -> np.ndarray:
+    def starts(self, ranges: dict[str, tuple[float, float]], *, geometry: plain.Geometry) -> np.ndarray:
         """Start points of the plain SHG search, the new parameters at alternating shares of their ranges."""
         base = optics.starts({f.name: ranges[f.name] for f in plain.FIELDS}, geometry=geometry)
         columns = []
