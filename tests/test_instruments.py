@@ -132,7 +132,7 @@ def test_gradient(float64, one):
 
 @pytest.mark.parametrize("airy_units", [0.5, 1.0, 2.0, 5.0])
 def test_pinhole_of_any_size(airy_units):
-    """The mean of J0(q r) over a disc is J0(q r) 2 J1(q R) / (q R), for every q in the band of an intensity, 4 pi NA / lambda."""
+    """The mean of J0(q r) over a disc is J0(q r) 2 J1(q R) / (q R); q up to an intensity's band limit 4 pi NA / lambda."""
     na, wavelength = 1.4, 0.52
     radius, step = airy_units * pinhole.airy_radius_um(wavelength, na), 0.04 * wavelength / na
     radii = np.linspace(0, 3, 40)

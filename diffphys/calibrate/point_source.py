@@ -395,8 +395,8 @@ def _verdict(chi2: float, radial: float) -> str:
     start = f"residuals are {np.sqrt(chi2):.1f} times the noise (reduced chi^2 {chi2:.2f}); "
     if radial > MISFIT_CHI2:
         return (
-            start + f"no radially symmetric PSF does better than chi^2 {radial:.2f}: look for coma, astigmatism, tilt or "
-            "polarisation, and reconstruct with the measured PSF"
+            start + f"no radially symmetric PSF does better than chi^2 {radial:.2f}: fit coma and astigmatism "
+            "(--zernike 5,6,7,8), look for tilt or polarisation (slant, polarised), or reconstruct with the measured PSF"
         )
     return start + f"a radially symmetric PSF could reach {radial:.2f}: check na, wavelengths, voxel size and the ranges"
 

@@ -28,6 +28,7 @@ geometry:
   depth_um: 10           # depth of the first plane below the coverslip, micrometres. Read it off the focus drive.
   attenuation_per_um: 0  # mu of the signal's decay exp(-mu z) along the stack; 0 if unknown.
   depth_anchors: 1       # PSFs along depth: 1 is shift-invariant, 2 for stacks up to 10 um, 3 beyond.
+  # total_internal_reflection: true  # allow a specimen index below na (TIRF objective, watery specimen): evanescent rays.
 """
     + _DETECTOR
     + """
