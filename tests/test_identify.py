@@ -275,7 +275,7 @@ def test_prior_from_a_stack_gives_the_bounds_of_its_specimen():
     y = np.asarray(
         diffphys.simulate(jax.random.key(0), shg, spec, jnp.asarray(x, jnp.float32), geometry=geometry, detector=detector)
     )
-    prior, peak = of_stack(y, shg, spec, geometry=geometry, detector=detector)
+    prior, peak = of_stack(shg, spec, y, geometry=geometry, detector=detector)
     assert 500 < peak < 1100
     options = {"geometry": geometry, "spec": spec, "photons": 1000.0, "detector": detector, "suggest_changes": False}
     fitted, direct = (diffphys.identify(shg, scene=scene, **options).bounds for scene in (prior, x))

@@ -129,7 +129,7 @@ def _from_stack(stated: dict[str, Any]) -> _Experiment:
     detector, doubts = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
     warn((*job.warnings, *doubts))
     spec = _spec(stated["spec"], job.modality, job.geometry)
-    prior, peak = of_stack(job.y, job.modality, spec, geometry=job.geometry, detector=detector)
+    prior, peak = of_stack(job.modality, spec, job.y, geometry=job.geometry, detector=detector)
     photons = peak if stated["photons"] is None else stated["photons"]
     return _Experiment(job.modality, job.geometry, spec, detector, job.ranges, photons, prior, job.optics)
 

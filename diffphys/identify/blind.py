@@ -25,7 +25,7 @@ def best_bounds(
     """Smallest blind bound of each parameter over the box, the specimen's spectrum fitted to the counts `y`."""
     half = np.array([(ranges[f.name][1] - ranges[f.name][0]) / 2 for f in modality.FIELDS])
     nominal = modality.nominal(geometry)
-    prior, peak = priors.of_stack(y, modality, nominal, geometry=geometry, detector=detector)
+    prior, peak = priors.of_stack(modality, nominal, y, geometry=geometry, detector=detector)
     light = Light(peak, float(detector.background), float(detector.read_sigma))
     starts = modality.starts(dict(ranges), geometry=geometry)
     thetas = [np.asarray(as_vector(nominal, modality.FIELDS)), *starts[np.linspace(0, len(starts) - 1, POINTS).astype(int)]]

@@ -65,7 +65,7 @@ def of_specimen(x: np.ndarray, geometry: Any, *, peak: float, periodic: bool = F
     return Prior._make([*psi.tolist(), float(x.mean())]).scaled(1 / peak)
 
 
-def of_stack(y: np.ndarray, modality: Modality, spec: Any, *, geometry: Any, detector: Detector) -> tuple[Prior, float]:
+def of_stack(modality: Modality, spec: Any, y: np.ndarray, *, geometry: Any, detector: Detector) -> tuple[Prior, float]:
     """Fit to a measurement through the blur of `spec`: the prior, and the photons of the brightest voxel.
 
     Args:
