@@ -64,7 +64,8 @@ class Ground:
     def _count(self, listening: socket.socket) -> None:
         while True:
             try:
-                self.hits.append(listening.accept()[0])
+                listening.accept()[0].close()
+                self.hits.append(True)
             except OSError:
                 return
 

@@ -32,6 +32,6 @@ def replacing_hdf5(path: Path | str, *, mode: int | None = None) -> Iterator[h5p
     with h5py.File(buffer, "w") as file:
         yield file
     with replacing(path) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
-        with os.fdopen(descriptor, "wb") as out:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as out:
             out.write(buffer.getbuffer())

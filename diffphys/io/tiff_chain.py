@@ -32,7 +32,7 @@ def check_chain(path: Path | str) -> int:
             seen.add(offset)
             entries = _number(file, offset, order + count)
             if entries is None or offset + struct.calcsize(f"={count}") + entries * entry > size:
-                return len(seen)
+                return len(seen) - 1  # the last one is cut short: the library says so
             offset = _number(file, offset + struct.calcsize(f"={count}") + entries * entry, order + link)
         return len(seen)
 
