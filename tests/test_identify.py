@@ -153,10 +153,10 @@ def test_descanned_bounds_of_the_study():
 
 
 def test_maximum_likelihood_attains_the_known_bound(float64):
-    """400 draws of two 24 x 24 frames, Fisher scoring over theta, gain and offset: sd / bound within 4 sigma (14 %) of 1."""
+    """200 draws of two 24 x 24 frames, Fisher scoring over theta, gain and offset: sd / bound within 4 sigma (20 %) of 1."""
     geometry, truth = shg.Geometry(shape=(24, 24)), spec_of(shg, 0.5, 1.0, 0.01)
     x = shg.scene("collagen", shape=(40, 40), pixel_um=0.1, seed=5)
-    photons, background, draws = 5000.0, 100.0, 400
+    photons, background, draws = 5000.0, 100.0, 200
     bound = sigma(fisher.known(shg, truth, x, geometry=geometry, light=Light(photons, background, 0.0)))
 
     def signal(theta):
@@ -176,16 +176,18 @@ def test_maximum_likelihood_attains_the_known_bound(float64):
         return q + jnp.linalg.solve(slopes.T @ (slopes / m[:, None]), slopes.T @ (y / m - 1))
 
     def fit(y):
-        return jax.lax.fori_loop(0, 4, lambda _, q: step(q, y), start)
+        return jax.lax.fori_loop(0, 3, lambda _, q: step(q, y), start)
 
     found = np.asarray(jax.jit(lambda ys: jax.lax.map(fit, ys, batch_size=50))(counts))[:, :3]
-    np.testing.assert_allclose(found.std(0) / bound, 1.0, atol=0.14)
+    np.testing.assert_allclose(found.std(0) / bound, 1.0, atol=0.2)
     assert np.all(np.abs(found.mean(0) - np.asarray(theta)) < 4 * bound / np.sqrt(draws))
 
 
 @pytest.mark.parametrize("image", ["known", "unknown"])
 def test_bounds_scale_with_photons(image):
-    """Known image, no read noise: exactly 1 / sqrt(photons). Unknown: the specimen's own randomness stays, so slower."""
+    """Known image, no read noise: exactly 1 / sqrt(photons). Unknown: between 1 / photons, where noise hides the spectrum, and
+    nothing, where the specimen's own randomness rules.
+    """
     spec = spec_of(confocal, 20.0, 0.1, 1.52)
     bounds = []
     for photons in (200.0, 800.0):
@@ -196,7 +198,7 @@ def test_bounds_scale_with_photons(image):
     if image == "known":
         np.testing.assert_allclose(ratios, 2.0, rtol=1e-6)
     else:
-        assert np.all((ratios > 1.0) & (ratios < 2.0))
+        assert np.all((ratios > 1.0) & (ratios < 4.0))
 
 
 @pytest.fixture(scope="module")
