@@ -153,7 +153,7 @@ def _latest(database: Path | str | None, folder: Path | str) -> list[Row]:
 
 
 def _measured(row: Row, printed: dict[str, Any] | None) -> dict[str, Any]:
-    tiers = {t: row.tiers[t] for t in TIERS if t in row.tiers}  # type: ignore[index]
+    tiers = {t: row.tiers[t] for t in TIERS if t in row.tiers}
     figures = ("score", "psnr", "ssim", "consistency")
     whole = row.model_dump(mode="json")
     return {

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 if TYPE_CHECKING:
     from diffphys.benchmark.score import Report
 
-FORMAT = "diffphys-row"
+FORMAT: Literal["diffphys-row"] = "diffphys-row"
 METHOD = r"^[A-Za-z0-9 +.\-]{1,64}$"
 MAX_BYTES = 2**20
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import options, show
+from diffphys.cli import evaluation, options, show
 from diffphys.cli.session import Interrupted, progress, say
 
 app = typer.Typer(
@@ -16,6 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("evaluate")(evaluation.evaluate)
+app.command("leaderboard")(evaluation.leaderboard)
 Tiers = Annotated[str, typer.Option("--tiers", "--tier", metavar="NAME,...", help="public, dev, hidden.")]
 Modalities = Annotated[str, typer.Option("--modality", metavar="NAME,...", help="shg, confocal_3d.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the challenge files.", show_default=False)]

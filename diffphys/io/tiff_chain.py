@@ -19,7 +19,7 @@ def check_chain(path: Path | str) -> int:
     path = Path(path)
     size = path.stat().st_size
     with path.open("rb") as file:
-        order = {b"II": "<", b"MM": ">"}.get(file.read(2))
+        order = {b"II": "<", b"MM": ">"}.get(file.read(2), "")
         version = _number(file, 2, f"{order}H") if order else None
         if version not in (_CLASSIC, _BIG):
             return 0  # no TIFF: the library says so in its own words
