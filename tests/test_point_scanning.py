@@ -155,9 +155,9 @@ def test_refusal_rests_on_the_bound_not_on_the_name():
     common = {"detector": replace(DETECTOR, peak_photons=1.0), "ranges": ranges}
     one = blind.hopeless(measured(BUCKET), shg, geometry=BUCKET, **common)
     pair = replace(BUCKET, phase_offsets_rad=(0.0, 1.5))
-    two = blind.best_bounds(measured(pair), shg, geometry=pair, **common)
+    two = blind.typical_bounds(measured(pair), shg, geometry=pair, **common)
     descanned = blind.hopeless(measured(DESCANNED), shg, geometry=DESCANNED, **common)
     assert set(one) == {"phase_matching_error", "collection_na_mismatch"} == set(descanned)
-    assert two["phase_matching_error"] < 1.0 < 3.5 < one["phase_matching_error"]
+    assert two["phase_matching_error"] < one["phase_matching_error"] / 20
     imaging = replace(BUCKET, detection="imaging")
     assert blind.hopeless(measured(BUCKET), shg, geometry=imaging, **common) == {}

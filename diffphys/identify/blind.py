@@ -1,4 +1,4 @@
-"""What a measurement cannot tell whatever is done with it: parameters whose blind bound is wider than their range."""
+"""What a measurement cannot tell whatever is done with it: parameters whose blind bound is no better than their range."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from diffphys.noise import Detector
 from diffphys.spec import as_vector, from_vector, names
 from diffphys.types import Calibration, Modality, Status
 
-POINTS = 5  # specs of the box at which the bound is taken; the smallest counts
+POINTS = 5  # specs of the box, besides the nominal one, at which the bound is taken; the median counts
+NO_BETTER = 3**-0.5  # sigma over the half range of a flat distribution
 
 
-def best_bounds(
+def typical_bounds(
     y: np.ndarray, modality: Modality, *, geometry: Any, detector: Detector, ranges: Mapping[str, tuple[float, float]]
 ) -> dict[str, float]:
-    """Smallest blind bound of each parameter over the box, the specimen's spectrum fitted to the counts `y`."""
+    """Median blind bound of each parameter over the box, the specimen's spectrum fitted to the counts `y`."""
     half = np.array([(ranges[f.name][1] - ranges[f.name][0]) / 2 for f in modality.FIELDS])
     nominal = modality.nominal(geometry)
     prior, peak = priors.of_stack(modality, nominal, y, geometry=geometry, detector=detector)
@@ -34,20 +35,21 @@ def best_bounds(
         spec = from_vector(modality.Spec, modality.FIELDS, jnp.asarray(theta, jnp.float32))
         matrix = fisher.marginal(modality, spec, prior, geometry=geometry, light=light)
         sigma.append(np.sqrt(np.diag(result.inverse(matrix, half))))
-    return dict(zip(names(modality.FIELDS), np.min(sigma, axis=0).tolist(), strict=True))
+    return dict(zip(names(modality.FIELDS), np.median(sigma, axis=0).tolist(), strict=True))
 
 
 def hopeless(
     y: np.ndarray, modality: Modality, *, geometry: Any, detector: Detector, ranges: Mapping[str, tuple[float, float]]
 ) -> dict[str, float]:
-    """Parameters whose bound is wider than their range everywhere in the box, with that bound.
+    """Parameters whose bound over most of the box says no more than their range does, with that bound.
 
     Only instruments whose geometry names a `detection` other than imaging are asked: elsewhere the fit itself tells.
     """
     if getattr(geometry, "detection", "imaging") == "imaging":
         return {}
-    bounds = best_bounds(y, modality, geometry=geometry, detector=detector, ranges=ranges)
-    return {n: b for n, b in bounds.items() if b > ranges[n][1] - ranges[n][0] > 0}
+    bounds = typical_bounds(y, modality, geometry=geometry, detector=detector, ranges=ranges)
+    half = {n: (high - low) / 2 for n, (low, high) in ranges.items()}
+    return {n: b for n, b in bounds.items() if half[n] > 0 and b > NO_BETTER * half[n]}
 
 
 def held(ranges: Mapping[str, tuple[float, float]], modality: Modality, geometry: Any, which: Mapping[str, float]) -> dict:
@@ -67,7 +69,8 @@ def refused(calibration: Calibration, modality: Modality, which: Mapping[str, fl
             low, high = calibration.ranges[field.name]
             covariance[i, :] = covariance[:, i] = 0.0
             covariance[i, i] = which[field.name] ** 2
-            undetermined[field.name] = result.beyond(which[field.name], high - low, field.unit) + "; held at its nominal value"
+            reason = f"blind bound sigma = {which[field.name]:.2g} {field.unit}, no better than its range of {high - low:.3g} {field.unit}"
+            undetermined[field.name] = f"{reason}; held at its nominal value"
     sound = calibration.status in (Status.CONVERGED, Status.AT_BOUND)
     status = Status.NOT_IDENTIFIABLE if sound else calibration.status
     return replace(calibration, covariance=covariance, undetermined=undetermined, status=status)
