@@ -81,7 +81,7 @@ def pnp_fista(
     problem: Problem,
     *,
     strength: float = STRENGTH,
-    levels: int = 4,
+    levels: int | None = None,
     iterations: int = 200,
     stopping: str = "auto",
     tolerance: float = 1e-3,
@@ -93,7 +93,7 @@ def pnp_fista(
     Args:
         problem: data and operator.
         strength: of the shrinkage, in units of the noise that the gradient carries; 0: none.
-        levels: scales of the wavelets, 1 to 8.
+        levels: scales of the wavelets, 1 to 8; None: 4, fewer where the specimen's shortest axis has fewer than 64 samples.
         iterations: cap.
         stopping: "held_out": the iteration k that predicts a thinned-off tenth of the photons best sets the number run on
             all of them, k^1.05. "change": stop when the relative change of x stayed below `tolerance` for ten steps.
@@ -107,6 +107,8 @@ def pnp_fista(
     """
     if stopping not in ("auto", *CURVES):
         raise ValueError(f"stopping is {stopping!r}; expected one of {('auto', *CURVES)}")
+    if levels is None:
+        levels = max(1, min(4, (min(problem.operator.specimen) // 4).bit_length() - 1))
     if not 1 <= levels <= 8 or levels != int(levels):
         raise ValueError(f"levels is {levels}; expected a whole number of 1 to 8")
     if iterations < 1 or not strength >= 0:
