@@ -167,7 +167,7 @@ def test_tricks_score_below_an_honest_reconstruction_with_the_nominal_spec(tier)
     swapped = dict(zip(challenge.held.names, reversed(challenge.held.names), strict=True))
     assert scored(lambda n: truth.samples[swapped[n]].x_true) < honest - 0.05
     for kind in score.BASELINES:
-        assert score.baseline(kind, challenge, truth).score < honest
+        assert score.baseline(kind, challenge, truth=truth).score < honest
     assert nominal != middle
 
 

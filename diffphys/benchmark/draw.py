@@ -92,7 +92,7 @@ def draw_spec(key: bytes, modality: str, tier: str, index: int) -> dict[str, flo
 def accepted_scene(key: bytes, modality: str, tier: str, index: int, family: str, geometry: Any) -> tuple[np.ndarray, int]:
     """The specimen with its surroundings, peak 1 in the field, and how many were drawn."""
     for attempt in range(ATTEMPTS):
-        rng = stream(key, modality, tier, index, "scene", attempt)
+        rng = stream(key, modality, tier, index, "scene", attempt=attempt)
         scene = _scene(rng, modality, family, geometry)
         if scene is not None and dullness(scene[_field(geometry.shape, scene.shape)]) <= tiers.DULLEST:
             return scene, attempt + 1

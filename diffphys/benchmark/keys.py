@@ -58,7 +58,7 @@ def key_of(tier: str, secret: bytes | None) -> bytes:
     return secret
 
 
-def stream(key: bytes, modality: str, tier: str, index: int, purpose: str, attempt: int = 0) -> np.random.Generator:
+def stream(key: bytes, modality: str, tier: str, index: int, purpose: str, *, attempt: int = 0) -> np.random.Generator:
     """Random numbers of one purpose (scene, spec, photons, noise, ...) of one sample."""
     label = "/".join((VERSION, modality, tier, str(index), purpose, str(attempt)))
     digest = hmac.new(key, label.encode("ascii"), hashlib.sha256).digest()

@@ -109,7 +109,7 @@ def truths(challenge: Challenge, truth: TruthFile | None) -> dict[str, Truth]:
     return {n: Truth(s.x_true, s.true_spec, none, none, s.family) for n, s in challenge.samples.items()}  # type: ignore[arg-type]
 
 
-def score_submission(submission: Submission, challenge: Challenge, truth: TruthFile | None = None) -> Report:
+def score_submission(submission: Submission, challenge: Challenge, *, truth: TruthFile | None = None) -> Report:
     """Score of a submission that `read_submission` let through.
 
     Args:
@@ -211,7 +211,7 @@ def photons(y: np.ndarray, detector: Detector) -> np.ndarray:
     return (np.asarray(y, np.float64) - float(detector.offset)) / float(detector.gain)
 
 
-def baseline(kind: str, challenge: Challenge, truth: TruthFile | None = None) -> Report:
+def baseline(kind: str, challenge: Challenge, *, truth: TruthFile | None = None) -> Report:
     """A trivial submission with the nominal spec: zeros, the constant that scores best (it looks at the truth), or y itself."""
     if kind not in BASELINES:
         raise ValueError(f"baseline is {kind!r}; expected one of {BASELINES}")

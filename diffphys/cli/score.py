@@ -37,7 +37,7 @@ def score(
         say("error", line)
     if found is None:
         raise typer.Exit(2)
-    told = score_submission(found, held, None if truth is None else read_truth(truth, geometry=held.held.geometry))
+    told = score_submission(found, held, truth=None if truth is None else read_truth(truth, geometry=held.held.geometry))
     if report is not None:
         write_json(report, told.full())
     if contestant:
