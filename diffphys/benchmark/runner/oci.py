@@ -20,7 +20,7 @@ from diffphys.benchmark.runner.verdict import Code, Verdict
 from diffphys.benchmark.runner.watch import Pump, end, printable, watch
 
 ENGINES = ("docker", "podman")
-_USER = "61000:61000"
+_USER = "60999:60999"
 _STATUS = {
     inside.NO_OUTPUT: Code.NO_OUTPUT,
     inside.EXTRA_FILES: Code.EXTRA_FILES,
@@ -102,8 +102,9 @@ def arguments(
     line += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--security-opt=seccomp={rules}", f"--user={_USER}"]
     line += [f"--pids-limit={limits.processes}", f"--memory={limits.memory}", f"--memory-swap={limits.memory}"]
     line += [f"--ulimit=cpu={int(limits.cpu_s) + 1}", f"--ulimit=fsize={max(limits.output, limits.scratch)}", "--ulimit=core=0"]
-    line += ["--ulimit=nofile=256:256", f"--shm-size={limits.shared}", "--log-driver=none"]
-    line += [f"--tmpfs=/tmp:rw,nosuid,nodev,size={limits.scratch},nr_inodes={limits.files},mode=1777"]
+    line += ["--ulimit=nofile=256:256", f"--ulimit=nproc={limits.processes}:{limits.processes}"]
+    line += [f"--shm-size={limits.shared}", "--log-driver=none"]
+    line += [f"--tmpfs=/tmp:rw,nosuid,nodev,size={limits.scratch},mode=1777"]
     line += [f"--mount=type=bind,source={folder},target=/input,readonly", f"--mount=type=bind,source={output},target=/output"]
     line += [f"--mount=type=bind,source={code},target=/algo,readonly"] if code is not None else []
     return [*line, "--workdir=/tmp", "--env=HOME=/tmp", f"--entrypoint={command[0]}", image, *command[1:]]
