@@ -158,12 +158,12 @@ _JOBS: dict[str, Attack] = {
     ),
     "cpu": Attack("while True: pass", ("E_TIME", "E_CPU", "E_CRASH"), None),
     "cpu_threads": Attack(
-        "import threading\n[threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start() for _ in range(8)]",
+        "import threading\ndef spin():\n    while True: pass\n[threading.Thread(target=spin).start() for _ in range(8)]",
         ("E_TIME", "E_CPU", "E_CRASH"),
         None,
     ),
     "sleep": Attack("import time\ntime.sleep(9)\nprint('HELD on')", ("E_TIME",)),
-    "stop_itself": Attack("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", ("E_TIME",), None),
+    "stop_itself": Attack("import os, signal\nwhile True: os.kill(os.getpid(), signal.SIGSTOP)", ("E_TIME",), None),
     "daemon": Attack(
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         "        time.sleep(3); open('VICTIM', 'a').write('daemon'); time.sleep(600)\n    os._exit(0)",

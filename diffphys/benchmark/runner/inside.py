@@ -50,6 +50,7 @@ def main() -> int:
     os.write(out, BEGUN)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # should the machine run out of memory all the same, this job goes first
+    os.nice(10)  # the watch outside must not wait for the job
     child = os.posix_spawnp(command[0], command, os.environ)
     while (ended := os.wait())[0] != child:
         pass

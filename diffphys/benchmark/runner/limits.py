@@ -14,7 +14,8 @@ class Limits:
     Attributes:
         wall_s: seconds from start to end.
         cpu_s: processor seconds of all processes together.
-        memory: bytes resident, all processes together; one process may reserve twice as much address space.
+        memory: bytes resident, all processes together; one process may reserve twice as much address space. In bubblewrap the
+            sum is watched every 10 ms, so many processes at once can pass it for that long (measured: by 60 MiB).
         processes: processes and threads; jax needs 64 on a few cores.
         output: bytes of the output folder, and of any single file.
         scratch: bytes of /tmp.
