@@ -255,35 +255,42 @@ def test_a_known_image_tells_more_than_an_unknown_one():
     assert all(known[n] < unknown[n] for n in known)
 
 
+def matern_field(size, *, seed, mean):
+    """A draw of a Matern field (y, x) with exponent 1.7 and corner exp(-2.5) cycles per pixel; sd about 0.7."""
+    prior = Prior(0.0, -9.0, 1.7, -2.5, mean)
+    squared = np.add.outer(np.fft.fftfreq(size) ** 2, np.fft.fftfreq(size) ** 2)
+    power = np.exp(prior.log_amplitude) * (np.exp(2 * prior.log_corner) + squared) ** -prior.exponent
+    white = np.fft.fft2(np.random.default_rng(seed).normal(size=(size, size)))
+    return np.fft.ifft2(white * np.sqrt(power)).real + mean, prior
+
+
 def test_prior_is_recovered_from_a_field_that_has_it():
-    """128 x 128 draws of a Matern field: exponent and corner within 4 sd of their spread over seeds (about 3 %)."""
-    shape, truth = (128, 128), Prior(0.0, -9.0, 1.7, -2.5, 0.0)
-    squared = np.add.outer(np.fft.fftfreq(128) ** 2, np.fft.fftfreq(128) ** 2)
-    power = np.exp(truth.log_amplitude) * (np.exp(2 * truth.log_corner) + squared) ** -truth.exponent
-    white = np.random.default_rng(2).normal(size=shape)
-    x = np.fft.ifft2(np.fft.fft2(white) * np.sqrt(power)).real + 5.0
-    found = of_specimen(x, shg.Geometry(shape=shape), peak=2.0, periodic=True)
-    assert found.exponent == pytest.approx(truth.exponent, rel=0.12)
-    assert found.log_corner == pytest.approx(truth.log_corner, abs=0.15)
-    assert found.mean == pytest.approx(2.5, rel=1e-2)
+    """128 x 128: the exponent's own bound is about 2 %, the corner's 4 %; 4 sd are allowed."""
+    x, truth = matern_field(128, seed=2, mean=5.0)
+    found = of_specimen(x, shg.Geometry(shape=(128, 128)), peak=2.0, periodic=True)
+    assert found.exponent == pytest.approx(truth.exponent, rel=0.08)
+    assert found.log_corner == pytest.approx(truth.log_corner, abs=0.16)
+    assert found.mean == pytest.approx(2.5, rel=0.02)
 
 
-def test_prior_from_a_stack_gives_the_bounds_of_its_specimen():
-    """The blurred, noisy stack and the specimen itself agree on the bounds within a factor of 1.6."""
+def test_prior_from_a_blurred_noisy_stack():
+    """A Matern specimen seen by two frames at 2000 photons: its bounds are found from the counts within 15 %.
+
+    Specimens that are no Matern field have no such agreement: what the noise hides is extrapolated (collagen: 40 %).
+    """
     geometry, spec = replace(FRAMES, shape=(96, 96)), spec_of(shg, 0.5, 1.0, 0.01)
-    x = shg.scene("collagen", shape=(112, 112), pixel_um=0.1, seed=1)
-    signal = shg.forward(spec, jnp.asarray(x, jnp.float32), geometry=geometry)
-    detector = Detector(peak_photons=float(1000 / signal[0].max()), background=20.0, offset=100.0, gain=2.0, read_sigma=1.0)
-    y = np.asarray(
-        diffphys.simulate(jax.random.key(0), shg, spec, jnp.asarray(x, jnp.float32), geometry=geometry, detector=detector)
-    )
+    x, truth = matern_field(192, seed=4, mean=4.0)
+    x = jnp.asarray(x[:112, :112], jnp.float32)
+    bright = float(jnp.percentile(shg.forward(spec, x, geometry=geometry)[0], 99.9))
+    detector = Detector(peak_photons=2000 / bright, background=20.0, offset=100.0, gain=2.0, read_sigma=1.0)
+    y = np.asarray(diffphys.simulate(jax.random.key(0), shg, spec, x, geometry=geometry, detector=detector))
     prior, peak = of_stack(shg, spec, y, geometry=geometry, detector=detector)
-    assert 500 < peak < 1100
-    options = {"geometry": geometry, "spec": spec, "photons": 1000.0, "detector": detector, "suggest_changes": False}
-    direct = diffphys.identify(shg, scene=x, **options).bounds
-    fitted = diffphys.identify(shg, scene=prior, **{**options, "photons": peak}).bounds
+    assert peak == pytest.approx(2000, rel=0.05)
+    options = {"geometry": geometry, "spec": spec, "detector": detector, "suggest_changes": False}
+    expected = diffphys.identify(shg, scene=truth.scaled(1 / bright), photons=2000.0, **options).bounds
+    fitted = diffphys.identify(shg, scene=prior, photons=peak, **options).bounds
     for name in fitted:
-        assert 1 / 1.6 < fitted[name] / direct[name] < 1.6
+        assert fitted[name] == pytest.approx(expected[name], rel=0.15)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def refused(calibration: Calibration, modality: Modality, which: Mapping[str, fl
             low, high = calibration.ranges[field.name]
             covariance[i, :] = covariance[:, i] = 0.0
             covariance[i, i] = which[field.name] ** 2
-            reason = f"blind bound sigma = {which[field.name]:.2g} {field.unit}, no better than its range of {high - low:.3g} {field.unit}"
+            sigma, width = f"{which[field.name]:.2g} {field.unit}", f"{high - low:.3g} {field.unit}"
+            reason = f"blind bound sigma = {sigma}, no better than its range of {width}"
             undetermined[field.name] = f"{reason}; held at its nominal value"
     sound = calibration.status in (Status.CONVERGED, Status.AT_BOUND)
     status = Status.NOT_IDENTIFIABLE if sound else calibration.status
