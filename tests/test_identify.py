@@ -20,7 +20,7 @@ import diffphys
 from diffphys import Detector, confocal, shg
 from diffphys.calibrate.covariance import propagated
 from diffphys.cli.app import main
-from diffphys.identify import Prior, core, fisher, of_specimen, of_stack
+from diffphys.identify import Prior, core, fisher, of_specimen, of_stack, suggest
 from diffphys.identify.fisher import Light
 from diffphys.spec import as_vector, from_vector, parse
 
@@ -236,7 +236,8 @@ def test_suggestions_lower_the_bound_as_promised(judged):
         assert alone.bounds[worst] == pytest.approx(promised[change][worst], rel=1e-3)
 
 
-def test_one_frame_is_told_to_add_another():
+def test_one_frame_is_told_to_add_another(monkeypatch):
+    monkeypatch.setattr(suggest, "OFFSETS", np.array([-1.5, 0.0, 1.5]))
     one = replace(FRAMES, phase_offsets_rad=(0.0,))
     found = diffphys.identify(shg, geometry=one, spec=spec_of(shg, 0.5, 1.0, 0.01), scene="wavy")
     assert "phase_matching_error" in found.undetermined

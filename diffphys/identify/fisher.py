@@ -76,12 +76,11 @@ def known(modality: Modality, spec: Any, x: np.ndarray, *, geometry: Any, light:
 def marginal(modality: Modality, spec: Any, prior: Prior, *, geometry: Any, light: Light) -> np.ndarray:
     """(P, P) information of one measurement of an unknown specimen."""
     fields, modulating = names(modality.FIELDS), modality.MODULATION_FIELDS
-    block = modality.block(geometry, block_shape(geometry.shape, pitch_um(geometry)))
+    block = _one_blur(modality.block(geometry, block_shape(geometry.shape, pitch_um(geometry))))
     share = float(np.prod(geometry.shape) / np.prod(block.shape))
-    windows = _windows(geometry, block)
     with jax.enable_x64(True):
         spec = double(modality, spec)
-        parts = [_spectral(modality, spec, prior, local, light) for local in windows]
+        parts = [_spectral(modality, spec, prior, block, light, depth_um=d) for d in _depths(geometry)]
         fisher = share * np.mean([part.fisher for part in parts], axis=0)
         own = without_nuisances(fisher, len(fields))
         for name in modulating:
@@ -111,12 +110,13 @@ def _mean(theta: Any, x: Any, *, modality: Modality, geometry: Any) -> tuple[Any
 
 
 @partial(jax.jit, static_argnames=("modality", "block"))
-def _covariance(q: Any, *, modality: Modality, block: Any) -> tuple[Any, Any]:
+def _covariance(q: Any, depth_um: Any, *, modality: Modality, block: Any) -> tuple[Any, Any]:
     """S Re(H_j H_k^*), (K, K, *quadrant), of q = (theta, psi), and its derivatives."""
-    count = len(modality.FIELDS)
+    count, where = len(modality.FIELDS), {} if depth_um is None else {"depth_um": depth_um}
 
     def signal(q: Any) -> Any:
-        real, imag = modality.otf_quadrant(from_vector(modality.Spec, modality.FIELDS, q[:count]), geometry=block)
+        spec = from_vector(modality.Spec, modality.FIELDS, q[:count])
+        real, imag = modality.otf_quadrant(spec, geometry=block, **where)
         return _spectrum(q[count:], block) * (real[:, None] * real[None] + imag[:, None] * imag[None])
 
     return _with_slopes(signal, q)
@@ -128,18 +128,22 @@ def _spectrum(psi: Any, block: Any) -> Any:
     return jnp.exp(matern(1.0, directions=1).log(psi, at))
 
 
-def _windows(geometry: Any, block: Any) -> list[Any]:
-    """The block's instrument at each depth; one where the blur does not change."""
+def _depths(geometry: Any) -> list[float | None]:
+    """Depths over which a blur that varies is averaged; None where it does not."""
     if getattr(geometry, "depth_anchors", 1) == 1:
-        return [block]
-    depth = geometry.depth_um + np.linspace(0, geometry.shape[0] * geometry.voxel_um[0], WINDOWS)
-    return [replace(block, depth_um=float(d), depth_anchors=1) for d in depth]
+        return [None]
+    return (geometry.depth_um + np.linspace(0, geometry.shape[0] * geometry.voxel_um[0], WINDOWS)).tolist()
 
 
-def _spectral(modality: Modality, spec: Any, prior: Prior, block: Any, light: Light) -> Information:
+def _one_blur(block: Any) -> Any:
+    """The block's instrument with the same blur at every depth."""
+    return replace(block, depth_anchors=1) if hasattr(block, "depth_anchors") else block
+
+
+def _spectral(modality: Modality, spec: Any, prior: Prior, block: Any, light: Light, *, depth_um: float | None) -> Information:
     """Whittle information on (theta, psi) and what it rests on."""
     q = jnp.concatenate([as_vector(spec, modality.FIELDS), jnp.asarray(prior.psi)])
-    signal, slopes = (light.photons**2 * np.asarray(a) for a in _covariance(q, modality=modality, block=block))
+    signal, slopes = (light.photons**2 * np.asarray(a) for a in _covariance(q, depth_um, modality=modality, block=block))
     size = signal.shape[0]
     signal = np.moveaxis(signal.reshape(size, size, -1), -1, 0)
     power = light.photons**2 * float(_spectrum(jnp.asarray(prior.psi), block).ravel()[0])
