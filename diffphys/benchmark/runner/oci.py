@@ -61,10 +61,11 @@ def run(
         output.mkdir()
         output.chmod(0o777)  # for the job's user; the folder above is ours alone
         rules.write_text(json.dumps(seccomp.profile()))
+        folder, code = folder.resolve(), code and code.resolve()
         line = arguments(engine, name, image, command, folder=folder, code=code, output=output, rules=rules, limits=limits)
         line[2:2] = options
         process = subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0, cwd=work
         )
         try:
             assert process.stdout is not None
