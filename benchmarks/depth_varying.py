@@ -240,8 +240,12 @@ def reconstructions(options: argparse.Namespace) -> None:
     Iterations are fixed, and the total variation has one weight for all, so that only the model differs.
     """
     oil = confocal.Geometry(shape=(64, options.width, options.width), depth_um=5.0)
-    water = replace(oil, na=0.8, voxel_um=(0.2, 0.12, 0.12))
-    cases = {"n_s 1.535, NA 1.4": (oil, 1.535, 0.05), "n_s 1.36, NA 0.8": (water, 1.36, 0.0)}
+    water, low = replace(oil, na=1.2), replace(oil, na=0.8, voxel_um=(0.2, 0.12, 0.12))
+    cases = {
+        "n_s 1.535, NA 1.4": (oil, 1.535, 0.05),
+        "n_s 1.36, NA 1.2": (water, 1.36, 0.0),
+        "n_s 1.36, NA 0.8": (low, 1.36, 0.0),
+    }
     models = {"first plane": (1, 0.0), "middle": (1, 6.3), "2 anchors": (2, 0.0), "3 anchors": (3, 0.0)}
     methods: dict[str, dict[str, Any]] = {
         "richardson_lucy": {"iterations": 60, "stopping": "fixed"},
