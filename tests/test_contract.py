@@ -61,9 +61,9 @@ def test_modality_offers_the_protocol(modality):
 
 
 def test_the_siblings_offer_the_same_names():
-    """`efficiency` and the power trace are the only extras: a third modality is a copy of a sibling."""
+    """`efficiency`, the power trace and the scanning path are the only extras: a third modality is a copy of a sibling."""
     public = [{n for n in dir(m) if not n.startswith("_")} for m in (confocal, shg)]
-    assert public[1] - public[0] == {"efficiency", "power_trace", "reference_trace"}
+    assert public[1] - public[0] == {"efficiency", "point_scanning", "power_trace", "reference_trace"}
     assert public[0] - public[1] == set()
 
 

@@ -31,7 +31,7 @@ def found(tmp_path):
     with Store(tmp_path / "rows.db") as store:
         store.add(rows.check(full))
         store.add(rows.check(content(method="Stranger 1.0", tiers={"hidden": tier(0.61)}, standard=None, scenarios=None)))
-    return leaderboard.load(tmp_path / "rows.db", folder=tmp_path)
+    return leaderboard.load(database=tmp_path / "rows.db", folder=tmp_path)
 
 
 # printed numbers
@@ -87,17 +87,17 @@ def test_a_fresh_install_shows_what_ships():
 
 
 def test_newer_row_wins_and_other_versions_are_void(tmp_path):
-    leaderboard.export(rows.check(content(tiers={"dev": tier(0.1)})), tmp_path)
-    leaderboard.export(rows.check(content(method="Old rules", version="0")), tmp_path)
+    leaderboard.export(rows.check(content(tiers={"dev": tier(0.1)})), folder=tmp_path)
+    leaderboard.export(rows.check(content(method="Old rules", version="0")), folder=tmp_path)
     with Store(tmp_path / "rows.db") as store:
         store.add(rows.check(content(created="2026-02-01T00:00:00+00:00", tiers={"dev": tier(0.2)})))
-    ours = [r for r in leaderboard.load(tmp_path / "rows.db", folder=tmp_path) if r["kind"] == "measured"]
+    ours = [r for r in leaderboard.load(database=tmp_path / "rows.db", folder=tmp_path) if r["kind"] == "measured"]
     assert [(r["method"], r["dev"]) for r in ours] == [("Richardson-Lucy", 0.2)]
 
 
 def test_export_names(tmp_path):
-    assert leaderboard.export(rows.check(content(method="Restormer+")), tmp_path).name == "shg_restormer-plus.json"
-    assert leaderboard.export(rows.check(content(method="Restormer")), tmp_path).name == "shg_restormer.json"
+    assert leaderboard.export(rows.check(content(method="Restormer+")), folder=tmp_path).name == "shg_restormer-plus.json"
+    assert leaderboard.export(rows.check(content(method="Restormer")), folder=tmp_path).name == "shg_restormer.json"
 
 
 def test_text_and_markdown_keep_the_kinds_apart(found):

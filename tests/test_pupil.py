@@ -105,7 +105,7 @@ def test_components_against_a_sum_over_rays(float64):
         ((-1.0, 0.0), rays[1]),
         ((0.0, 1.0), rays[2]),
     ):
-        ours = np.array(pupil.intensity(field, stokes))
+        ours = np.array(pupil.intensity(field, stokes=stokes))
         scale = (ours * expected).sum() / (expected**2).sum()
         assert np.abs(ours - scale * expected).max() <= 1e-8 * ours.max(), stokes
         assert np.abs(np.flip(ours, 2) - ours).max() > 1e-3 * ours.max()  # the pupil has no mirror plane

@@ -357,7 +357,7 @@ def test_evaluate_scores_an_honest_solver_and_tells_little(sandbox, tmp_path, ca
     challenge, truth = bench(tmp_path)
     script = tmp_path / "mine.py"
     script.write_text(SOLVER.replace("LEVEL", "0.5"))
-    found = judge.evaluate(Solver.parse(str(script)), challenge, truth, method="Test 1")
+    found = judge.evaluate(Solver.parse(str(script)), challenge, truth=truth, method="Test 1")
     told = found.for_contestant()
     assert set(told) == {"modality", "tier", "status", "score", "time", "failures"}
     assert told["status"] == "ok" and told["failures"] == {} and round(told["score"], 3) == told["score"] >= 0.8

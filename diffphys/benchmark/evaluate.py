@@ -77,8 +77,8 @@ class Evaluation:
 def evaluate(
     solver: Solver,
     challenge: Path | str,
-    truth: Path | str | None = None,
     *,
+    truth: Path | str | None = None,
     method: str,
     limits: Limits | None = None,
     command: str = "diffphys.benchmark.evaluate",

@@ -34,7 +34,7 @@ TITLES = {"shg": "SHG microscopy", "confocal_3d": "Confocal 3-D stacks"}
 APART = "printed in the seed pages, on other data and instruments; not measured here"
 
 
-def load(database: Path | str | None = None, *, folder: Path | str = RESULTS) -> list[dict[str, Any]]:
+def load(*, database: Path | str | None = None, folder: Path | str = RESULTS) -> list[dict[str, Any]]:
     """All rows, by modality, kind and falling overall score.
 
     Args:
@@ -53,7 +53,7 @@ def published() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads((HERE / "published.json").read_text(encoding="utf-8"))["rows"])
 
 
-def export(row: Row, folder: Path | str = RESULTS) -> Path:
+def export(row: Row, *, folder: Path | str = RESULTS) -> Path:
     """Write a measured row as the JSON file that ships with the package; the file."""
     from diffphys.io.atomic import write_text
 
@@ -104,7 +104,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def text(value: float | None, interval: Sequence[float] | None = None, *, digits: int = 3) -> str:
+def text(value: float | None, *, interval: Sequence[float] | None = None, digits: int = 3) -> str:
     """`0.712 ±0.021`, half the interval's width, or a dash."""
     if value is None:
         return "–"
@@ -128,7 +128,7 @@ def _cells(group: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     lines = []
     for i, row in enumerate(group, 1):
         spread = row["interval"] or {}
-        scores = [text(row[t], spread.get(t, {}).get("score")) for t in SCORES]
+        scores = [text(row[t], interval=spread.get(t, {}).get("score")) for t in SCORES]
         psnr = [text(row["psnr"].get(t), digits=2) for t in TIERS]
         standard = text(row["standard"]["score"] if row["standard"] else None)
         printed = [text(row["printed"]["overall"] if row["printed"] else None)] if row["kind"] == "measured" else []

@@ -59,8 +59,8 @@ def run(
         The summary, as written to `{modality}_{method}.json`.
     """
     data, out = Path(data), Path(out)
-    job = _Job(method, modality, out, scenarios.expect_scenarios(chosen), datetime.now(UTC))
-    read = [_read(data, modality, tiers.expect_tier(tier)) for tier in wanted]
+    job = Job(method, modality, out, scenarios.expect_scenarios(chosen), datetime.now(UTC))
+    read = [read_tier(data, modality, tiers.expect_tier(tier)) for tier in wanted]
     total, done = sum(len(c.held.names) for c, _ in read) * len(job.chosen), 0
     for challenge, truth in read:
         for name in challenge.held.names:
@@ -74,7 +74,8 @@ def run(
     return job.summarise([challenge for challenge, _ in read])
 
 
-def _read(data: Path, modality: str, tier: str) -> tuple[Challenge, Mapping[str, Truth] | None]:
+def read_tier(data: Path, modality: str, tier: str) -> tuple[Challenge, Mapping[str, Truth] | None]:
+    """Challenge of a tier and sample -> truth, None where that is not in `data`."""
     path = data / challenge_name(modality, tier)
     if not path.exists():
         raise ValueError(f"{data} has no {path.name}; `diffphys benchmark create -o {data}` makes it")
@@ -85,7 +86,7 @@ def _read(data: Path, modality: str, tier: str) -> tuple[Challenge, Mapping[str,
     return challenge, score.truths(challenge, held)
 
 
-class _Job:
+class Job:
     """One method on one modality, and where its results are."""
 
     def __init__(self, method: Method, modality: str, out: Path, chosen: tuple[str, ...], started: datetime) -> None:

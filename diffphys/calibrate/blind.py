@@ -16,7 +16,8 @@ import numpy as np
 
 from diffphys.calibrate import detector as detectors
 from diffphys.calibrate import fit as fits
-from diffphys.calibrate import modulation, sign, verdict
+from diffphys.calibrate import modulation, parity, sign, verdict
+from diffphys.calibrate.covariance import propagated
 from diffphys.calibrate.periodogram import (
     Periodogram,
     block_shape,
@@ -33,6 +34,7 @@ from diffphys.types import Calibration, Modality, resolve
 Progress = Callable[[float, str], None]
 KNOWN_NOISE_SD, ESTIMATED_NOISE_SD = 0.02, 0.3  # of the log noise level
 PASSES = 2  # of demodulation and evidence
+RELINKED = 2  # times a small aberration is held, linear in the parameters each time
 DECISIVE = 60.0  # nats of evidence between the two signs of the aberration above which positivity is not asked
 
 
@@ -81,6 +83,9 @@ def calibrate(
     estimate = _estimate(photons, modality, geometry, known, searched, noise_sd, tell)
     tell(0.9, "sign of the aberration")
     estimate, spec, margin = _sign(estimate, photons, modality, geometry, known, searched)
+    if margin is not None and not windowed(geometry):
+        tell(0.93, "small aberrations")
+        estimate, spec = _near_zero(estimate, spec, photons, modality, _plain(geometry), known, seed)
     tell(1.0, "done")
     calibration = verdict.calibration(
         estimate, spec, margin, modality, geometry, ranges=box_ranges, detector=known, warnings=warnings, seed=seed
@@ -123,6 +128,8 @@ class Estimate(NamedTuple):
     amplitudes: dict[str, modulation.Amplitude]
     block: tuple[int, ...]
     rivals: list[fits.Fit]
+    problem: fits.Problem
+    added: Any = 0.0  # (P, P) covariance of what was measured beside the evidence
 
 
 def windowed(geometry: Any) -> bool:
@@ -191,7 +198,7 @@ def _estimate(
         found, rivals = _both_signs(problem, found, modality.twin(spec, geometry=geometry, ranges=ranges))
     else:
         rivals = []
-    return Estimate(spec, found, box, statistic, amplitudes, block, rivals)
+    return Estimate(spec, found, box, statistic, amplitudes, block, rivals, problem)
 
 
 def _both_signs(problem: fits.Problem, found: list[fits.Fit], twin: Any) -> tuple[list[fits.Fit], list[fits.Fit]]:
@@ -201,9 +208,7 @@ def _both_signs(problem: fits.Problem, found: list[fits.Fit], twin: Any) -> tupl
     theta = np.asarray(problem.box.encode(as_vector(twin, problem.modality.FIELDS)))
     here, same, other = found[0].q[0, : theta.size], [], []
     for fit in found:
-        start = fit.q[:1].copy()
-        start[:, : theta.size] = theta
-        pair = [fit, fits.polish(problem, fit.family, start.repeat(len(fit.q), axis=0))]
+        pair = [fit, fits.restart(problem, fit._replace(q=fit.q[:1].repeat(len(fit.q), axis=0)), theta)]
         pair.sort(key=lambda f: float(np.linalg.norm(f.q[0, : theta.size] - here)))
         same.append(pair[0])
         other.append(pair[1])
@@ -243,6 +248,28 @@ def _sign(
     background = float(detector.background) + read2
     gain = sign.margin(photons[0] + read2, modality, _plain(geometry), (estimate.spec, twin), background=background)
     return (estimate, estimate.spec, gain) if gain >= 0 else (rival, twin, -gain)
+
+
+def _near_zero(
+    estimate: Estimate, spec: Any, photons: np.ndarray, modality: Modality, geometry: Any, detector: Detector, seed: int
+) -> tuple[Estimate, Any]:
+    """Where the evidence says little about the aberration, positivity measures it and the rest is fitted anew around that."""
+    fields = names(modality.FIELDS)
+    covariance = verdict.covariance_of(estimate, fields)
+    derived = propagated(modality, geometry, spec, covariance)
+    if not parity.asked(modality, spec, derived, estimate.box, geometry=geometry):
+        return estimate, spec
+    ((value, sigma),) = derived.values()
+    read2 = float(detector.read_sigma) ** 2
+    odd = parity.small(photons[0] + read2, modality, geometry, spec, background=float(detector.background) + read2, seed=seed)
+    goal = parity.merged((value, sigma), odd)
+    found, response = estimate.fits, np.zeros(len(fields))
+    for _ in range(RELINKED):
+        link, start, response = parity.link(modality, geometry, spec, goal, estimate.box, covariance)
+        found = [fits.restart(estimate.problem._replace(link=link), fit, start) for fit in found]
+        found.sort(key=lambda f: -f.log_evidence)
+        spec = from_vector(modality.Spec, modality.FIELDS, _theta(estimate.box, found, fields, {}))
+    return estimate._replace(spec=spec, fits=found, added=np.outer(response, response) * goal[1] ** 2), spec
 
 
 def _other_sign(estimate: Estimate, modality: Modality, ranges: Mapping) -> Estimate:

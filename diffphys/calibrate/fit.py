@@ -80,7 +80,7 @@ def pitch_um(geometry: Any) -> tuple[float, ...]:
 
 @lru_cache(maxsize=32)
 def model_of(
-    modality: Modality, block: Any, family: str, finer: tuple[int, ...], windows: int | None = None
+    modality: Modality, block: Any, family: str, finer: tuple[int, ...], *, windows: int | None = None
 ) -> tuple[evidence.Model, spectra.Spectrum]:
     """Static part for a block geometry and a spectrum family; cached so that equal shapes share a trace.
 
@@ -125,7 +125,7 @@ def _point(model: evidence.Model, data: evidence.Data, q: Array) -> evidence.Poi
 def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, spectra.Spectrum]:
     """Model and data of the evidence under one spectrum family."""
     windows = None if problem.depth_um is None else len(problem.depth_um)
-    model, spectrum = model_of(problem.modality, problem.block, family, problem.finer, windows)
+    model, spectrum = model_of(problem.modality, problem.block, family, problem.finer, windows=windows)
     data = evidence.make_data(
         problem.statistic,
         problem.noise,
@@ -143,12 +143,12 @@ def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, 
 def _theta_prior(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Mean and precision of the box-scaled parameters: wide and independent, with the link where there is one."""
     widths = np.array([f.prior_half_widths for f in problem.modality.FIELDS])
-    mean, precision = np.zeros(len(widths)), np.diag(widths**-2.0)
-    if problem.link is not None:
-        slope, value, sigma = problem.link
-        precision = precision + np.outer(slope, slope) / sigma**2
-        mean = np.linalg.solve(precision, slope * value / sigma**2)
-    return mean, precision
+    wide = np.diag(widths**-2.0)
+    if problem.link is None:
+        return np.zeros(len(widths)), wide
+    slope, value, sigma = problem.link
+    precision = wide + np.outer(slope, slope) / sigma**2
+    return np.linalg.solve(precision, slope * value / sigma**2), precision
 
 
 def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray) -> Array:
@@ -221,6 +221,13 @@ def polish(problem: Problem, family: str, q: np.ndarray) -> Fit:
         penalty = float(evidence.prior(data, jnp.asarray(finalists[0])))
     credit = -values[0] - _occam(model, data, point) if np.isfinite(values[0]) else -np.inf
     return Fit(family, finalists, values, point, covariance, penalty, credit)
+
+
+def restart(problem: Problem, fit: Fit, theta: np.ndarray) -> Fit:
+    """A fit iterated again from other box-scaled parameters (P,), its noise and spectrum kept as start."""
+    q = fit.q.copy()
+    q[:, : theta.size] = theta
+    return polish(problem, fit.family, q)
 
 
 def _occam(model: evidence.Model, data: evidence.Data, point: evidence.Point) -> float:

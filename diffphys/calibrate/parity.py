@@ -8,7 +8,7 @@ asymmetry are measured on two measurements simulated from this specimen as resto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,12 +17,63 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.calibrate.fit import Link
 from diffphys.calibrate.sign import ITERATIONS, LARGEST, brightest, profile
 from diffphys.operator import Operator, bind
 from diffphys.reconstruct.richardson_lucy import restored
+from diffphys.spec import Box, as_vector, from_vector, names
 from diffphys.types import Modality
 
+NEAR = 0.08  # waves: beyond, the evidence knows better
 PROBE, SIMULATED = 0.04, 0.03  # waves: of the two compared models, of the two simulated measurements
+FLOOR, SHARE = 0.0035, 0.1  # 1 sigma of `small`: waves, and share of the value (24 simulated stacks)
+FIRM = 3e-4  # waves: how closely the fit keeps to the merged value, whose own error is added afterwards
+
+
+def asked(modality: Modality, spec: Any, derived: Mapping[str, tuple[float, float]], box: Box, *, geometry: Any) -> bool:
+    """Whether there is one small aberration to ask for: free in the box, and the only thing that tells spec from twin."""
+    if len(derived) != 1 or not modality.TRADE_OFF:
+        return False
+    ((value, sigma),) = derived.values()
+    half = float(np.asarray(box.half)[names(modality.FIELDS).index(modality.TRADE_OFF[0])])
+    if half <= 0 or not 0 < sigma < np.inf or abs(value) > NEAR:
+        return False
+    flat = _at(modality, spec, geometry, 0.0)
+    everywhere = {f.name: (-np.inf, np.inf) for f in modality.FIELDS}
+    twin = modality.twin(flat, geometry=geometry, ranges=everywhere)
+    return twin is not None and np.allclose(as_vector(twin, modality.FIELDS), as_vector(flat, modality.FIELDS), atol=1e-5)
+
+
+def merged(evidence: tuple[float, float], value: float) -> tuple[float, float]:
+    """Value and 1 sigma from the evidence's (value, sigma) and `small`'s value, waves.
+
+    The evidence knows c^2, so its sigma of c grows as 1/c towards zero: it is taken at positivity's value, not at its own.
+    Without a value of positivity's (NaN) the evidence's stands.
+    """
+    if not np.isfinite(value):
+        return evidence
+    own = evidence[1] * max(1.0, abs(evidence[0]) / max(abs(value), 1e-6))
+    sigma = float(np.hypot(FLOOR, SHARE * value))
+    signed = float(np.copysign(evidence[0], value))
+    weight = own**2 / (own**2 + sigma**2)
+    return float(weight * value + (1 - weight) * signed), float(sigma * np.sqrt(weight))
+
+
+def link(
+    modality: Modality, geometry: Any, spec: Any, goal: tuple[float, float], box: Box, covariance: np.ndarray
+) -> tuple[Link, np.ndarray, np.ndarray]:
+    """The merged value as a prior of the evidence: link in box units, start in box units, change of the spec per wave."""
+
+    def combination(vector: Any) -> Any:
+        return next(iter(modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry).values()))
+
+    here = as_vector(_at(modality, spec, geometry, goal[0]), modality.FIELDS)
+    gradient = np.asarray(jax.grad(combination)(here), np.float64)
+    start = np.clip(np.asarray(box.encode(here), np.float64), -1.0, 1.0)
+    slope = gradient * np.asarray(box.half, np.float64)
+    target = goal[0] - float(combination(box.decode(jnp.asarray(start, jnp.float32)))) + slope @ start
+    response = covariance @ gradient / (gradient @ covariance @ gradient)
+    return Link(slope, float(target), FIRM), start, response
 
 
 def small(photons: np.ndarray, modality: Modality, geometry: Any, spec: Any, *, background: float, seed: int = 0) -> float:
@@ -33,6 +84,9 @@ def small(photons: np.ndarray, modality: Modality, geometry: Any, spec: Any, *, 
         spec: everything but the aberration; its `TRADE_OFF[0]` is moved.
         background: photons, the same variance added.
         seed: of the simulated noise.
+
+    Returns:
+        The value; NaN where the simulated measurements do not tell the two aberrations apart.
     """
     part = brightest(photons, LARGEST)
     local = modality.block(geometry, part.shape)
@@ -50,7 +104,7 @@ def small(photons: np.ndarray, modality: Modality, geometry: Any, spec: Any, *, 
     key = jax.random.key(seed)
     below, above = (odd(_drawn(key, models[c], specimen, pedestal)) for c in (-SIMULATED, SIMULATED))
     slope = (above - below) / (2 * SIMULATED)
-    return (odd(counts) - (above + below) / 2) / slope
+    return (odd(counts) - (above + below) / 2) / slope if slope > 0 else float("nan")
 
 
 def _at(modality: Modality, spec: Any, geometry: Any, value: float) -> Any:

@@ -46,21 +46,21 @@ class Periodogram(NamedTuple):
     coarse: tuple[np.ndarray, ...]
 
 
-def taper(n: int, share: float = TAPER) -> np.ndarray:
+def taper(n: int, *, share: float = TAPER) -> np.ndarray:
     """Tukey taper of mean square 1. It never reaches 0, so no sample is thrown away."""
     w = tukey(n + 2, share)[1:-1] if n > 1 else np.ones(1)
     return w / np.sqrt(np.mean(w**2))
 
 
 @lru_cache(maxsize=64)
-def smoothing_matrix(n: int, finer: int, share: float = TAPER) -> np.ndarray:
+def smoothing_matrix(n: int, finer: int, *, share: float = TAPER) -> np.ndarray:
     """(n//2+1, finer n//2+1): folded spectrum of an axis -> expected folded tapered periodogram. Rows sum to 1.
 
     With a frequency step of 1 / (2n) the integral over the taper's kernel is exact for a field whose correlation ends
     within the block; a step of 1/n would treat the blur as periodic.
     """
     size = finer * n
-    kernel = np.abs(np.fft.fft(taper(n, share), size)) ** 2 / (n * size)
+    kernel = np.abs(np.fft.fft(taper(n, share=share), size)) ** 2 / (n * size)
     k = np.arange(n // 2 + 1)
     matrix = np.zeros((n // 2 + 1, size // 2 + 1))
     for source in range(size):
@@ -80,7 +80,7 @@ def window_factor(n: int, block: int) -> float:
     cover = np.zeros(n)
     starts = block_starts(n, block)
     for start in starts:
-        cover[start : start + block] += taper(block, WINDOW_TAPER) ** 2
+        cover[start : start + block] += taper(block, share=WINDOW_TAPER) ** 2
     return float(np.sum(cover) ** 2 / np.sum(cover**2) / (len(starts) * block))
 
 
@@ -152,7 +152,7 @@ def tapered_mean(frames: np.ndarray, ndim: int, *, windowed: bool = False) -> np
     """Mean over the last `ndim` axes weighted by the taper squared; `windowed`: the first of them is a depth window."""
     for left in range(ndim, 0, -1):
         n = frames.shape[-1]
-        frames = frames @ (taper(n, WINDOW_TAPER if windowed and left == 1 else TAPER) ** 2 / n)
+        frames = frames @ (taper(n, share=WINDOW_TAPER if windowed and left == 1 else TAPER) ** 2 / n)
     return frames
 
 
@@ -177,7 +177,7 @@ def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int
     shares = (WINDOW_TAPER if windowed else TAPER, *(TAPER,) * (ndim - 1))
     window = np.ones(())
     for n, s in zip(block, shares, strict=True):
-        window = np.multiply.outer(window, taper(n, s))
+        window = np.multiply.outer(window, taper(n, share=s))
     axes = tuple(range(-ndim, 0))
     centre = (cut * window).sum(axes, keepdims=True) / window.sum()
     spectrum = np.fft.fftn((cut - centre) * window, axes=axes) / np.sqrt(window.size)
@@ -190,8 +190,8 @@ def periodogram(photons: np.ndarray, *, block: tuple[int, ...], finer: tuple[int
     dof[(slice(0, 2),) * ndim] = 0.0  # the taper leaks the unknown mean into the lowest bins
     share = float(np.prod([kept, *(correlation_factor(n) for n in block[1:])]))
     means = [m.mean(0) for m in np.split(tapered_mean(cut, ndim, windowed=windowed), len(groups))]
-    smoothing = tuple(smoothing_matrix(n, f, s) for n, f, s in zip(block, finer, shares, strict=True))
-    coarse = tuple(smoothing_matrix(n, 1, s) for n, s in zip(block, shares, strict=True))
+    smoothing = tuple(smoothing_matrix(n, f, share=s) for n, f, s in zip(block, finer, shares, strict=True))
+    coarse = tuple(smoothing_matrix(n, 1, share=s) for n, s in zip(block, shares, strict=True))
     if not windowed:
         return Periodogram(crosses[0], dof, dof * share, means[0], smoothing, coarse)
     dof = np.broadcast_to(dof, (len(groups), *dof.shape))

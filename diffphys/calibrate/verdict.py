@@ -37,8 +37,8 @@ def calibration(
 ) -> Calibration:
     """Assemble the `Calibration` of one measurement."""
     fields = names(modality.FIELDS)
-    best, other = estimate.fits
-    covariance = _covariance(best, other, estimate, fields)
+    best = estimate.fits[0]
+    covariance = covariance_of(estimate, fields) + estimate.added
     derived = propagated(modality, geometry, spec, covariance)
     fit_z, ratio = goodness_of_fit(best, estimate.statistic)
     undetermined = modality.weak(geometry) | _undetermined(covariance, ranges, fields, ratio)
@@ -84,10 +84,10 @@ def _decoded(fit: Any, box: Any, fields: tuple[str, ...]) -> dict[str, float]:
     return dict(zip(fields, values.tolist(), strict=True))
 
 
-def _covariance(best: Any, other: Any, estimate: Any, fields: tuple[str, ...]) -> np.ndarray:
+def covariance_of(estimate: Any, fields: tuple[str, ...]) -> np.ndarray:
     """(P, P) in the parameters' units: inflated sandwich, spread between the spectra, modulating parameters."""
-    p = len(fields)
-    half = np.asarray(estimate.box.half, np.float64)
+    best, other = estimate.fits
+    p, half = len(fields), np.asarray(estimate.box.half, np.float64)
     inflation, doubt = FACTORS[len(best.covariance)]
     matrix = inflation**2 * sandwich(best.point, estimate.statistic.weight, ndim=len(estimate.block))[:p, :p]
     if np.isfinite(other.log_evidence):

@@ -11,7 +11,7 @@ from diffphys.cli import evaluation, options, show
 from diffphys.cli.session import Interrupted, progress, say
 
 app = typer.Typer(
-    help="The three-tier benchmark: create, validate, run, score.",
+    help="The three-tier benchmark: create, validate, run, evaluate, leaderboard, gallery.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -105,6 +105,26 @@ def run(
         print(f"{name}: {row.name}")
         print(show.table(_rows(told)))
     print(f"results: {output}")
+
+
+@app.command("gallery")
+def gallery(
+    method: Annotated[str, typer.Argument(help="Row of the table, e.g. Richardson-Lucy, wiener, tv, pnp_fista.")],
+    data: Data,
+    output: options.Output,
+    modality: Modalities = BOTH,
+) -> None:
+    """Truth, measurement and reconstruction of four public scenes in scenarios I to IV, with PSNR and SSIM."""
+    from diffphys.benchmark.gallery import gallery as draw
+    from diffphys.benchmark.methods import find
+
+    chosen = [(name, find(method, name)) for name in split(modality)]
+    for name, row in chosen:
+        with progress(f"{name} {row.name}") as update:
+            path, told = draw(row, name, data=data, out=output, progress=update)
+        lines = [(t["sample"], t["scenario"], f"{t['psnr']:.2f}", f"{t['ssim']:.3f}", f"{t['score']:.3f}") for t in told]
+        print(show.table([("sample", "scenario", "PSNR", "SSIM", "score"), *lines]))
+        print(f"results: {path}")
 
 
 def _rows(told: dict) -> list[tuple[str, ...]]:

@@ -46,7 +46,7 @@ def evaluate(
         found = judge(
             Solver.parse(solver, image=image),
             challenge,
-            truth,
+            truth=truth,
             method=method,
             limits=limits,
             command=f"diffphys benchmark evaluate --challenge {challenge.name} --method '{method}'",
@@ -79,7 +79,7 @@ def leaderboard(
                 with Store(database) as store:
                     store.add(row)
             print(f"added {row.modality} {row.method}: {where}", file=sys.stderr)
-    text = board.render(board.load(database), style)
+    text = board.render(board.load(database=database), style)
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:

@@ -123,7 +123,9 @@ class Aberrated:
         if t.excitation is not None and t.pinhole is not None and geometry.excitation_nm is not None:
             field = self._field(spec, geometry, depth_um, t.excitation, geometry.excitation_nm)
             stokes = (spec.s1, spec.s2) if self.polarised else (0.0, 0.0)
-            h = jnp.maximum(pupil.pinhole_average(t.pinhole, h, geometry.shape[1:]), 0.0) * pupil.intensity(field, stokes)
+            h = jnp.maximum(pupil.pinhole_average(t.pinhole, h, geometry.shape[1:]), 0.0) * pupil.intensity(
+                field, stokes=stokes
+            )
         return h / h.sum()
 
     def _field(self, spec: Any, geometry: plain.Geometry, depth_um: Any, lateral: pupil.Lateral, wavelength_nm: float) -> Array:

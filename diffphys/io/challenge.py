@@ -9,7 +9,6 @@ the tier is public. `{modality}_truth_{tier}.h5`, mode 0600:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import h5py
 import numpy as np
 
 from diffphys.io import h5strict
-from diffphys.io.atomic import replacing
+from diffphys.io.h5write import replacing_hdf5
 from diffphys.io.hdf5 import (
     SAMPLE_NAMES,
     VERSION,
@@ -104,16 +103,14 @@ def read_challenge(path: Path | str) -> Challenge:
 def write_truth(path: Path | str, modality: str, tier: str, *, challenge_sha256: str, samples: Mapping[str, Truth]) -> None:
     """Write a tier's truth with mode 0600, whole or not at all."""
     values = (TRUTH_FORMAT, VERSION, modality, tier, challenge_sha256)
-    with replacing(path) as temporary:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with h5py.File(temporary, "w") as file:
-            stamp(file, dict(zip(_TRUTH_ROOT, values, strict=True)))
-            for name, truth in samples.items():
-                group = file.create_group(name)
-                for array in _ARRAYS:
-                    group.create_dataset(array, data=np.asarray(getattr(truth, array), np.float32), fletcher32=True)
-                group.create_group("true_spec").attrs.update({n: float(v) for n, v in truth.spec.items()})
-                group.attrs["family"] = np.bytes_(truth.family)
+    with replacing_hdf5(path, mode=0o600) as file:
+        stamp(file, dict(zip(_TRUTH_ROOT, values, strict=True)))
+        for name, truth in samples.items():
+            group = file.create_group(name)
+            for array in _ARRAYS:
+                group.create_dataset(array, data=np.asarray(getattr(truth, array), np.float32), fletcher32=True)
+            group.create_group("true_spec").attrs.update({n: float(v) for n, v in truth.spec.items()})
+            group.attrs["family"] = np.bytes_(truth.family)
 
 
 def read_truth(path: Path | str, *, geometry: Any) -> TruthFile:

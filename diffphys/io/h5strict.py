@@ -44,7 +44,7 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, OverflowError) as error:
             raise _damaged(path.name, error) from None
 
 
@@ -57,12 +57,12 @@ def staged(path: Path | str, *, limit: int) -> Iterator[tuple[h5py.File, str]]:
     content = _content(Path(path), limit)
     try:
         file = h5py.File(_Named(content, Path(path).name), "r")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise _damaged(Path(path).name, error) from None
     with file:
         try:
             yield file, hashlib.sha256(content).hexdigest()
-        except (OSError, RuntimeError, KeyError, MemoryError) as error:
+        except (OSError, RuntimeError, KeyError, MemoryError, OverflowError) as error:
             raise _damaged(Path(path).name, error) from None
 
 

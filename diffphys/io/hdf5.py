@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from diffphys.io import h5instrument, h5strict
-from diffphys.io.atomic import replacing
+from diffphys.io.h5write import replacing_hdf5
 from diffphys.io.optics_file import full_ranges
 from diffphys.noise import Detector
 from diffphys.types import Modality, resolve
@@ -88,7 +88,7 @@ def write_measurement(
     box = full_ranges(modality, geometry, ranges)
     for name, sample in samples.items():
         _check_sample(name, sample, modality, geometry)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing_hdf5(path) as file:
         from diffphys import __version__
 
         values = (FORMAT, VERSION, modality.NAME, tier, f"diffphys {__version__}", h5instrument.ranges_sha256(box))

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from diffphys.io import h5strict
-from diffphys.io.atomic import replacing
 from diffphys.io.challenge import expect_in_range
+from diffphys.io.h5write import replacing_hdf5
 from diffphys.io.hdf5 import SAMPLE_NAMES, VERSION, identity, stamp
 
 FORMAT = "diffphys-submission"
@@ -82,7 +82,7 @@ def write_submission(
     if not method.isascii() or not 0 < len(method) <= h5strict.TEXT_BYTES:
         raise ValueError(f"method is {method!r}; expected 1 to {h5strict.TEXT_BYTES} ASCII characters")
     values = (FORMAT, VERSION, modality, tier, method, challenge_sha256)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing_hdf5(path) as file:
         stamp(file, dict(zip(_ROOT, values, strict=True)))
         for name, entry in samples.items():
             group = file.create_group(name)

@@ -17,6 +17,7 @@ import tifffile
 from diffphys.io.atomic import replacing
 from diffphys.io.axes import arrange
 from diffphys.io.counts import check_counts, saturation_warnings
+from diffphys.io.tiff_chain import check_chain
 from diffphys.io.voxel import Partial, header_voxel_um, ome_channel_names
 from diffphys.types import Modality, resolve
 
@@ -79,8 +80,7 @@ def read_stack(
 
 
 def _load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[str, Any]]:
-    with path.open("rb"):  # a missing or unreadable file keeps the system's own message
-        pass
+    check_chain(path)  # also: a missing or unreadable file keeps the system's own message
     try:
         with tifffile.TiffFile(path) as tif:
             series = tif.series[0]

@@ -139,7 +139,7 @@ def fields(constants: Lateral, coefficients: Array, amplitudes: tuple[Array, ...
     return jnp.moveaxis(jnp.concatenate([upper, lower])[:ny, :nx], (0, 1), (2, 3))
 
 
-def intensity(field: Array, stokes: tuple[ArrayLike, ArrayLike] = (0.0, 0.0)) -> Array:
+def intensity(field: Array, *, stokes: tuple[ArrayLike, ArrayLike] = (0.0, 0.0)) -> Array:
     """|E|^2 (plane, y, x) of the five components, for unpolarised light or with linear polarisation (s1 along x, s2 at 45 deg).
 
     Twice pi squared times smaller than `debye.intensity`: the angular mean stands for the integral.

@@ -28,6 +28,7 @@ def gallery(
     unit: str = "",
     length: str = "µm",
     notes: Sequence[str] = (),
+    like: int | None = None,
 ) -> None:
     """Write the figure.
 
@@ -36,6 +37,7 @@ def gallery(
         unit: label of every colour bar.
         length: unit of the pitch; "px" where the pixel size is not known.
         notes: lines of text below the images.
+        like: number of the image in each row whose colours the others share; each its own if None.
     """
     heights = [CELL] * len(rows) + ([LINE * (min(len(notes), LONGEST) + 1)] if notes else [])
     sheet = Figure(figsize=(WIDTH, sum(heights) + 0.5), dpi=DPI, layout="constrained")
@@ -45,10 +47,11 @@ def gallery(
         cells = grid[i].subgridspec(1, len(row))
         for column, (label, plane, pitch) in enumerate(row):
             ax = sheet.add_subplot(cells[column])
-            panels.image(ax, np.asarray(plane, np.float64), pitch_um=pitch, title=label, unit=unit, length=length)
+            scale = None if like is None else np.asarray(row[like][1], np.float64)
+            panels.image(ax, np.asarray(plane, np.float64), pitch_um=pitch, title=label, unit=unit, length=length, like=scale)
     if notes:
         panels.notes(sheet.add_subplot(grid[-1]), notes, width=180, rows=LONGEST)
-    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of each"
+    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of {'each' if like is None else 'one per row'}"
     sheet.suptitle(f"{title}\n{shares}" if title else shares, fontsize=11)
     with replacing(path) as temporary:
         sheet.savefig(temporary, format="png", dpi=DPI)

@@ -1,5 +1,6 @@
 """SHG image frames: M -> R -> D with excitation_power_fluctuation, phase_matching_error, collection_na_mismatch."""
 
+from diffphys.shg.aberrated import with_zernike as with_zernike
 from diffphys.shg.forward import forward as forward
 from diffphys.shg.forward import pipeline as pipeline
 from diffphys.shg.forward import transfer as transfer
