@@ -196,7 +196,7 @@ def test_contradicting_or_unknown_arguments(tmp_path, capsys, optics):
         ([*stated, "--method", "lucy"], "method is 'lucy'; expected one of"),
         ([*stated, "--option", "tv_wait=1"], "did you mean 'tv_weight'?"),
         ([*stated, "--option", "tv_weight"], "expected NAME=NUMBER"),
-        ([*stated, "--method", "wiener", "--iterations", "5"], "unknown name 'iterations'"),
+        ([*stated, "--method", "wiener", "--option", "tolerance=5"], "unknown name 'tolerance'"),
         ([*stated, "--spec", "z_stop=5"], "did you mean 'z_step'?"),
         ([*stated, "--spec", tmp_path / "no.json"], "No such file"),
         ([*stated, "--spec", optics], "is not a calibration.json"),

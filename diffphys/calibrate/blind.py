@@ -35,6 +35,7 @@ Progress = Callable[[float, str], None]
 KNOWN_NOISE_SD, ESTIMATED_NOISE_SD = 0.02, 0.3  # of the log noise level
 PASSES = 2  # of demodulation and evidence
 RELINKED = 2  # times a small aberration is held, linear in the parameters each time
+ANYWHERE = (-np.inf, np.inf)
 DECISIVE = 60.0  # nats of evidence between the two signs of the aberration above which positivity is not asked
 
 
@@ -246,7 +247,8 @@ def _sign(
         return estimate, estimate.spec, None
     read2 = float(detector.read_sigma) ** 2
     background = float(detector.background) + read2
-    gain = sign.margin(photons[0] + read2, modality, _plain(geometry), (estimate.spec, twin), background=background)
+    exact = twin if estimate.rivals else modality.twin(estimate.spec, geometry=geometry, ranges=dict.fromkeys(ranges, ANYWHERE))
+    gain = sign.margin(photons[0] + read2, modality, _plain(geometry), (estimate.spec, exact), background=background)
     return (estimate, estimate.spec, gain) if gain >= 0 else (rival, twin, -gain)
 
 

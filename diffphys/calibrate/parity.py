@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate.fit import Link
-from diffphys.calibrate.sign import ITERATIONS, LARGEST, brightest, profile
+from diffphys.calibrate.sign import LARGEST, brightest, profile
 from diffphys.operator import Operator, bind
 from diffphys.reconstruct.richardson_lucy import restored
 from diffphys.spec import Box, as_vector, from_vector, names
 from diffphys.types import Modality
 
+ITERATIONS = 50  # of Richardson-Lucy
 NEAR = 0.08  # waves: beyond, the evidence knows better
 PROBE, SIMULATED = 0.04, 0.03  # waves: of the two compared models, of the two simulated measurements
 FLOOR, SHARE = 0.0035, 0.1  # 1 sigma of `small`: waves, and share of the value (24 simulated stacks)

@@ -1,7 +1,8 @@
 """Sign of the aberration: a spec and its twin have the same |OTF|, so no second-order statistic tells them apart.
 
 Positivity does: the Poisson likelihood after a fixed number of Richardson-Lucy iterations from a flat start. It is valid
-only between twins that share |OTF|; anywhere else it prefers the sharper PSF.
+only between twins that share |OTF|; anywhere else it prefers the sharper PSF. So the twin that competes is the exact one,
+also where it lies outside the ranges: what the ranges leave of it may have another index and thereby another |OTF|.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from diffphys.operator import Operator, bind
 from diffphys.reconstruct.richardson_lucy import profile_likelihood
 from diffphys.types import Modality
 
-ITERATIONS = 50
+ITERATIONS = 20  # more fit the noise: of 60 simulated stacks 5 signs were wrong after 20, 7 after 50
 LARGEST = (48, 96, 96)  # the brightest part of a larger stack decides as well
 
 

@@ -1,15 +1,24 @@
-"""Wiener filter: the linear estimate of least mean squared error, jointly over frames.
+"""Wiener filter: the linear estimate of least mean squared error, jointly over frames and exact on a cropped field.
 
-    x = F^-1[ Z / (W + 1/S) ],   Z = sum_k conj(H_k) Y_k / v_k,   W = sum_k |H_k|^2 / v_k
+    min over x of   sum_k |y_k - A_k x|^2 / v_k + |S^(-1/2) x|^2
 
 v_k is the mean noise variance of frame k. The specimen's spectrum S(nu) = e^a (nu_c^2 + nu^2)^-p is fitted to the data by
 Whittle's likelihood, whose signal-to-noise form for K frames is sum log(1 + S W) - S |Z|^2 / (1 + S W). The mean is not
-regularised. The field is continued to the torus by blended mirror images, so that no edge wraps. Where the blur changes with
-depth, each anchor's PSF has its own filter, and the estimates are blended by the anchors' weights: one filter per depth,
-right as long as the PSF changes little over its own length.
+regularised. On a torus without margin the minimum is the filter in closed form,
+
+    x = F^-1[ Z / (W + 1/S) ],   Z = sum_k conj(H_k) Y_k / v_k,   W = sum_k |H_k|^2 / v_k
+
+A recorded field is no torus: its continuation by blended mirror images is wrong by far more than the noise, and where the OTF
+is small and S large the filter turns that into waves. So the filter is only the start, and the preconditioner, of conjugate
+gradients on the field as it was recorded. Where the blur changes with depth, each anchor's PSF has its own filter, and their
+estimates are blended by the anchors' weights before the gradients.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,38 +26,109 @@ import numpy as np
 from scipy.optimize import minimize
 
 from diffphys.operator import Operator
-from diffphys.reconstruct.iterate import Callback, Problem, Solution
+from diffphys.reconstruct.iterate import Callback, Problem, Solution, run
 from diffphys.types import Array, Status
 
+CURVE = "length of the residual"
+SETTLED = 0.3  # standard deviations of the estimate, over all its voxels together
 SAMPLE = 60_000  # frequencies that the spectrum is fitted to; Whittle's likelihood is a sum over independent ones
 BOUNDS = ((None, None), (np.log(1e-3), np.log(0.5)), (0.3, 6.0))  # a, ln nu_c (per smallest voxel), p
 
 
-def wiener(problem: Problem, *, noise_to_signal: float | None = None, callback: Callback | None = None) -> Solution:
-    """Wiener estimate in one step; may be negative.
+class Fit(NamedTuple):
+    """Constants of the conjugate gradients; spectra on the half grid, `precision` broadcastable to the measurement."""
+
+    operator: Operator
+    precision: Array
+    inverse_s: Array
+    filter: Array
+
+
+class State(NamedTuple):
+    """Conjugate gradients: estimate, residual, search direction, residual times preconditioned residual."""
+
+    x: Array
+    residual: Array
+    direction: Array
+    product: Array
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of preconditioned conjugate gradients; the value is the residual's length before it. Eight real FFTs."""
+
+    def __call__(self, fit: Fit, state: State) -> tuple[State, Array]:
+        image = _normal(fit, state.direction)
+        length = state.product / jnp.maximum(jnp.vdot(state.direction, image), 1e-30)
+        residual = state.residual - length * image
+        better = _filtered(fit.operator, residual, fit.filter)
+        product = jnp.vdot(residual, better)
+        direction = better + product / jnp.maximum(state.product, 1e-30) * state.direction
+        moved = State(state.x + length * state.direction, residual, direction, product)
+        return moved, jnp.sqrt(jnp.maximum(state.product, 0.0))
+
+
+def wiener(
+    problem: Problem, *, noise_to_signal: float | None = None, iterations: int = 200, callback: Callback | None = None
+) -> Solution:
+    """Wiener estimate; may be negative.
 
     Args:
         problem: data and operator.
         noise_to_signal: one number for all frequencies (Tikhonov), noise variance over specimen power per voxel; None:
             estimated from the data.
-        callback: called once, (1, value).
+        iterations: cap of the conjugate gradients; 0: the filter on the continued field alone, some fifty times faster.
+        callback: (iterations done, length of the residual) -> False to stop.
 
     Returns:
-        Solution; its curve holds the fitted negative log evidence per frequency (NaN-free; 0 for a given ratio).
+        Solution; its curve holds the residual's preconditioned length, 1 being one standard deviation of the estimate.
     """
     if noise_to_signal is not None and not noise_to_signal > 0:
         raise ValueError(f"noise_to_signal is {noise_to_signal}; expected a number above 0")
+    if iterations < 0:
+        raise ValueError(f"iterations is {iterations}; expected 0 or more")
     op = problem.operator
     z, w, inverse_variance = _sufficient(problem)
     if noise_to_signal is None:
-        inverse_s, value = _fitted_inverse_spectrum(z, w, problem.pitch, op)
+        inverse_s = _fitted_inverse_spectrum(z, w, problem.pitch, op)
     else:
-        inverse_s, value = jnp.full(z.shape[1:], noise_to_signal * inverse_variance), 0.0
+        inverse_s = jnp.full(z.shape[1:], noise_to_signal * inverse_variance)
+    inverse_s = inverse_s.at[(0,) * inverse_s.ndim].set(0.0)
     x = _estimate(op, z, w, inverse_s)
-    if callback is not None:
-        callback(1, value)
-    status = Status.CONVERGED if bool(jnp.all(jnp.isfinite(x))) else Status.NONFINITE
-    return Solution(jnp.nan_to_num(x), status, 1, np.array([value]), "negative log evidence per frequency")
+    if not bool(jnp.all(jnp.isfinite(x))):
+        return Solution(jnp.nan_to_num(x), Status.NONFINITE, 0, np.zeros(0), CURVE)
+
+    def settled(values: Sequence[float]) -> bool:
+        return values[-1] < SETTLED
+
+    fit, state = _start(problem, w, inverse_s, x)
+    result = run(Step(), fit, state, iterations=iterations, finished=settled, callback=callback)
+    status = Status.CONVERGED if result.status == Status.OUT_OF_STEPS else result.status  # every step is an estimate
+    return Solution(result.state.x, status, len(result.values), result.values, CURVE)
+
+
+@jax.jit
+def _start(problem: Problem, w: Array, inverse_s: Array, x: Array) -> tuple[Fit, State]:
+    op = problem.operator
+    frames = problem.photons if op.framed else problem.photons[None]
+    variance = jnp.mean(jnp.maximum(frames, 0.0) + problem.read_variance, axis=tuple(range(1, frames.ndim)), keepdims=True)
+    precision = 1.0 / jnp.maximum(variance if op.framed else variance[0], 1e-6)
+    fit = Fit(op, precision, inverse_s, 1.0 / jnp.maximum(jnp.mean(w, axis=0) + inverse_s, 1e-20))
+    residual = op.adjoint((problem.photons - problem.background) * precision) - _normal(fit, x)
+    direction = _filtered(op, residual, fit.filter)
+    return fit, State(x, residual, direction, jnp.vdot(residual, direction))
+
+
+def _normal(fit: Fit, x: Array) -> Array:
+    """(A^T V^-1 A + S^-1) x."""
+    op = fit.operator
+    return op.adjoint(op.apply(x) * fit.precision) + _filtered(op, x, fit.inverse_s)
+
+
+def _filtered(op: Operator, x: Array, factor: Array) -> Array:
+    """The specimen times a real factor on the half grid of its torus."""
+    inside = tuple(slice(0, s) for s in op.specimen)
+    return jnp.fft.irfftn(jnp.fft.rfftn(x, s=op.grid, axes=op.axes) * factor, s=op.grid, axes=op.axes)[inside]
 
 
 @jax.jit
@@ -92,14 +172,13 @@ def _mirror(index: np.ndarray, n: int) -> np.ndarray:
 
 @jax.jit
 def _estimate(op: Operator, z: Array, w: Array, inverse_s: Array) -> Array:
-    """Z / (W + 1/S) back in space, on the specimen, blended over the anchors; the mean is left unregularised."""
-    inverse_s = inverse_s.at[(0,) * inverse_s.ndim].set(0.0)
+    """Z / (W + 1/S) back in space, on the specimen, blended over the anchors."""
     x = jnp.fft.irfftn(z / jnp.maximum(w + inverse_s, 1e-20), s=op.grid, axes=op.axes)
     return jnp.sum(op.weights * x[(..., *(slice(0, s) for s in op.specimen))], axis=0)
 
 
-def _fitted_inverse_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> tuple[Array, float]:
-    """1/S on the half grid from the fitted power law, and the fit's value per frequency; all anchors see one spectrum."""
+def _fitted_inverse_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> Array:
+    """1/S on the half grid from the fitted power law; all anchors see one spectrum."""
     square = _frequency_squared(op.grid, np.asarray(pitch, np.float64))
     power = np.asarray(jnp.abs(z) ** 2, np.float64).reshape(len(z), -1)[:, 1:].ravel() / np.prod(op.grid)
     weight = np.asarray(w, np.float64).reshape(len(w), -1)[:, 1:].ravel()
@@ -122,7 +201,7 @@ def _fitted_inverse_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> 
     a = np.log(excess) - np.log(np.mean((np.exp(2 * knee) + nu2) ** -p * weight**2) / np.mean(weight**2))
     best = minimize(objective, np.array([a, knee, p]), jac=True, method="L-BFGS-B", bounds=BOUNDS)
     inverse = np.exp(np.clip(best.x[2] * np.log(np.exp(2 * best.x[1]) + square) - best.x[0], -60, 60))
-    return jnp.asarray(inverse, w.dtype), float(best.fun)
+    return jnp.asarray(inverse, w.dtype)
 
 
 def _frequency_squared(grid: tuple[int, ...], pitch: np.ndarray) -> np.ndarray:
