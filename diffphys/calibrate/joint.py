@@ -23,7 +23,7 @@ import optax
 from diffphys.noise import Detector, to_photons
 from diffphys.operator import Instrument, bind
 from diffphys.reconstruct.differences import gradient
-from diffphys.reconstruct.iterate import Callback, Problem, noise_weight, run
+from diffphys.reconstruct.iterate import CHUNK, Callback, Problem, noise_weight, run
 from diffphys.reconstruct.richardson_lucy import make_fit, start
 from diffphys.reconstruct.tv import STRENGTH
 from diffphys.spec import Box, as_vector, from_vector, parse_ranges
@@ -35,6 +35,7 @@ RATE = 0.05  # Adam's: of the image's scale, and of half a range
 SMOOTH = 0.02  # of the mean image: below it a difference counts quadratically, so that TV has a gradient
 EDGE = 0.999  # of the range: nearest that a start may lie to its end
 FLOOR = 1e-6  # photons
+SETTLED = 1e-5  # relative gain of the objective over a chunk of updates
 
 
 class Joint(NamedTuple):
@@ -149,7 +150,7 @@ def joint(
         callback: (iterations done, objective) -> False to stop.
 
     Returns:
-        `Joint`; its reconstruction's status is NONFINITE or INTERRUPTED where it ended early.
+        `Joint`; its reconstruction's status is CONVERGED, OUT_OF_STEPS, NONFINITE or INTERRUPTED.
 
     Raises:
         ValueError: an unknown scheme or optimiser, or ranges that the model does not cover.
@@ -166,7 +167,12 @@ def joint(
     step = Step(scheme, optimiser)
     unit = jnp.clip(setting.box.encode(as_vector(nominal, modality.FIELDS)), -EDGE, EDGE)
     flat = jnp.full(setting.instrument.specimen, float(np.log(np.expm1(1.0))), jnp.float32)
-    ended = run(step, setting, step.init(flat, jnp.arctanh(unit)), iterations=iterations, callback=callback)
+
+    def settled(values: Sequence[float]) -> bool:
+        return len(values) > CHUNK and values[-1 - CHUNK] - values[-1] < SETTLED * abs(values[-1])
+
+    options: dict[str, Any] = {"iterations": iterations, "finished": settled, "callback": callback}
+    ended = run(step, setting, step.init(flat, jnp.arctanh(unit)), **options)
     image, found = image_of(setting, ended.state.x), spec_of(setting, ended.state.theta)
     operator = setting.instrument.at(found)
     prediction = operator.apply(image) * detector.gain + detector.offset + detector.gain * detector.background
