@@ -66,13 +66,99 @@ def speed() -> str:
     return "\n".join([*lines, "", f"{provenance(record)}; psfmodels {record['environment']['versions'].get('psfmodels')}."])
 
 
+def bound() -> str:
+    """RMSE against the Cramer-Rao bound."""
+    path = RESULTS / "bound_ratio.json"
+    if not path.exists():
+        return ""
+    record = json.loads(path.read_text())
+    lines = [
+        "| measurement | parameter | photons | median bound | RMSE | RMSE / rms bound | median ratio |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    notes = []
+    for tag, found in sorted(record.items()):
+        for e in found["table"]:
+            if e["family"] == "all":
+                figures = " | ".join(f"{e[k]:.2g}" for k in ("median_bound", "rmse", "ratio", "median_ratio"))
+                lines.append(f"| {tag.replace('_', ' ')} | {e['parameter']} | {e['photons']:g} | {figures} |")
+        notes.append(
+            f"* {tag.replace('_', ' ')}, per family, parameter and photon level: median of the median ratios "
+            f"{found['median_ratio']:.2f}, 90th percentile {found['p90_ratio']:.2f}; calibrations of commit "
+            f"{found['calibrations_of']}. {provenance(found)}."
+        )
+    return "\n".join([*lines, "", *notes])
+
+
+def joint() -> str:
+    """Bias of the joint estimator."""
+    path = RESULTS / "joint_bias.json"
+    if not path.exists():
+        return ""
+    record = json.loads(path.read_text())
+    lines = ["| measurement | estimator | bias (RMS error) of each parameter | median time |", "|---|---|---|--:|"]
+    for name in (n for n in ("confocal_3d", "shg") if n in record):
+        for label, figures in record[name]["summary"].items():
+            errors = [f"{k} {v['bias']:+.2g} ({v['rms']:.2g})" for k, v in figures.items() if isinstance(v, dict)]
+            lines.append(f"| {name} | {label} | {', '.join(errors)} | {figures['median_seconds']:.0f} s |")
+    draws = ", ".join(f"{name} {len(record[name]['rows'])} draws" for name in ("confocal_3d", "shg") if name in record)
+    return "\n".join([*lines, "", f"{draws}. {provenance(record)}."])
+
+
+def benchmark() -> str:
+    """Measured rows of the leaderboard."""
+    shipped = ROOT / "diffphys" / "benchmark"
+    printed = {(r["modality"], r["method"]): r for r in json.loads((shipped / "published.json").read_text())["rows"]}
+    rows = [json.loads(p.read_text()) for p in sorted((shipped / "results").glob("*.json"))]
+    lines = [
+        "| modality | method | public | dev | hidden | blind | printed | standard | PSNR I / II / III / IV | ρ |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|--:|",
+    ]
+    notes = []
+    for row in sorted(rows, key=lambda r: (r["modality"], r["method"])):
+        scores = [row["tiers"][t]["score"]["mean"] for t in ("public", "dev", "hidden")]
+        psnr = " / ".join(f"{row['scenarios'][s]['psnr']:.1f}" for s in ("I", "II", "III", "IV"))
+        own = printed[row["modality"], row["method"]]
+        figures = " | ".join(f"{v:.3f}" for v in (*scores, sum(scores) / 3, own["overall"], row["standard"]["score"]))
+        lines.append(f"| {row['modality']} | {row['method']} | {figures} | {psnr} | {row['recovery_ratio']:.2f} |")
+        at = row["provenance"]
+        notes.append(f"{row['modality']} {row['method']}: commit {at['commit']}, {at['device']}")
+    return "\n".join([*lines, "", "; ".join(notes) + ". `diffphys benchmark run METHOD --data DATA -o OUT`."]) if rows else ""
+
+
+def reliability() -> str:
+    """What the studies of hostile and damaged input counted."""
+
+    def found(name: str) -> dict:
+        return json.loads((RESULTS / f"reliability_{name}.json").read_text())
+
+    files, kills, inserts = found("mutated_files"), found("kill_during_write")["atomic"], found("concurrent_inserts")
+    jobs, disk = found("hostile_submissions"), found("full_disk")
+    bad = files["crashes"] + files["hangs"] + files["unclean_errors"] + len(files["opened_outside"])
+    lines = [
+        "| study (`benchmarks/reliability/`) | cases | trouble |",
+        "|---|--:|--:|",
+        f"| `mutated_files.py`: damaged HDF5 and TIFF | {files['files']} | {bad} |",
+        f"| `kill_during_write.py`: SIGKILL at random moments | {kills['kills']} "
+        f"| {kills['torn'] + kills['lost']} torn or lost |",
+        f"| `concurrent_inserts.py`: rows from {inserts['processes']} processes | {inserts['inserts']} "
+        f"| {inserts['acknowledged_lost']} lost |",
+        f"| `hostile_submissions.py`: attacks | {jobs['attacks']} | {jobs['attacks'] - jobs['contained']} not contained |",
+        f"| `full_disk.py`: full, limited or read-only disk | {disk['cases']} | {disk['cases'] - disk['handled']} |",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {"blind": blind, "bound": bound, "joint": joint, "benchmark": benchmark, "reliability": reliability, "speed": speed}
+
+
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    for name, table in (("blind", blind()), ("speed", speed())):
+    for name, write in TABLES.items():
         before, rest = text.split(f"<!-- {name} -->")
         after = rest.split(f"<!-- /{name} -->")[1]
-        text = f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}"
+        text = f"{before}<!-- {name} -->\n{write()}\n<!-- /{name} -->{after}"
     readme.write_text(text)
 
 

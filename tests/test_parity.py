@@ -1,0 +1,71 @@
+"""Small aberrations: positivity measures what second-order statistics see only the square of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diffphys import confocal, demo, shg
+from diffphys.calibrate import parity
+from diffphys.noise import to_photons
+from diffphys.spec import Box, parse
+
+GEOMETRY = confocal.Geometry(shape=(24, 48, 48))
+FLAT = {"z_step": 20.0, "spherical_aberr": 0.0, "refractive_index": 1.515}
+RANGES = confocal.default_ranges(GEOMETRY)
+
+
+def spec_of(**values):
+    return parse(confocal.Spec, confocal.FIELDS, FLAT | values)
+
+
+@pytest.mark.parametrize(("family", "value"), [("filaments", 0.025), ("beads", -0.025)])
+def test_value_and_sign_of_a_small_aberration(family, value):
+    """From a spec that has everything right but the aberration; 2 sigma of the stated error."""
+    data = demo.simulated(confocal, spec_of(spherical_aberr=value), geometry=GEOMETRY, family=family, seed=8, photons=1000.0)
+    photons = np.asarray(to_photons(data.detector, data.y), np.float64) + 1.0
+    background = float(data.detector.background) + 1.0
+    found = parity.small(photons, confocal, GEOMETRY, spec_of(spherical_aberr=0.03), background=background)
+    assert abs(found - value) < 2 * np.hypot(parity.FLOOR, parity.SHARE * value)
+
+
+def test_the_better_known_value_weighs_more():
+    assert parity.merged((0.05, 0.001), 0.045)[0] == pytest.approx(0.05, abs=1e-3)
+    value, sigma = parity.merged((0.05, 0.1), -0.01)
+    assert value == pytest.approx(-0.01, abs=1e-4) and sigma == pytest.approx(np.hypot(parity.FLOOR, 1e-3), rel=0.01)
+    assert parity.merged((0.03, 0.01), float("nan")) == (0.03, 0.01)
+
+
+def test_asked_only_for_one_small_free_aberration():
+    box = Box.of(confocal.FIELDS, RANGES)
+    fixed = Box.of(confocal.FIELDS, RANGES | {"spherical_aberr": (0.0, 0.0)})
+    coma = confocal.with_zernike((8,))
+    with_coma = parse(coma.Spec, coma.FIELDS, FLAT | {"z8": 0.05})
+    small, large = {"c_tot": (0.02, 0.02)}, {"c_tot": (0.12, 0.02)}
+    assert parity.asked(confocal, spec_of(), small, box, geometry=GEOMETRY)
+    assert not parity.asked(confocal, spec_of(), large, box, geometry=GEOMETRY)
+    assert not parity.asked(confocal, spec_of(), {"c_tot": (0.02, 0.0)}, box, geometry=GEOMETRY)
+    assert not parity.asked(confocal, spec_of(), small, fixed, geometry=GEOMETRY)
+    assert not parity.asked(
+        shg, shg.nominal(), {}, Box.of(shg.FIELDS, shg.default_ranges(shg.Geometry())), geometry=shg.Geometry()
+    )
+    own = Box.of(coma.FIELDS, coma.default_ranges(GEOMETRY))
+    assert not parity.asked(coma, with_coma, small, own, geometry=GEOMETRY)
+
+
+def test_the_link_holds_the_combination_and_moves_along_its_valley():
+    box, covariance = Box.of(confocal.FIELDS, RANGES), np.diag([25.0, 4e-4, 1e-4])
+    link, start, response = parity.link(confocal, GEOMETRY, spec_of(refractive_index=1.52), (0.01, 0.004), box, covariance)
+    assert link.slope @ start == pytest.approx(link.value, abs=1e-4)
+
+    def c_tot(spec):
+        return float(confocal.derived(spec, geometry=GEOMETRY)["c_tot"])
+
+    at = box.decode(np.asarray(start, np.float32))
+    here = spec_of(z_step=at[0], spherical_aberr=at[1], refractive_index=at[2])
+    assert c_tot(here) == pytest.approx(0.01, abs=1e-5)
+    step = 1e-3 * response
+    there = replace(here, spherical_aberr=at[1] + step[1], refractive_index=at[2] + step[2])
+    assert c_tot(there) - c_tot(here) == pytest.approx(1e-3, rel=0.05)
