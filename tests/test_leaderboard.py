@@ -216,3 +216,11 @@ def test_page_in_a_browser(found, tmp_path, width):
         assert window.run("return document.activeElement.id") == "kind"
         assert window.console() == []
         assert window.picture().startswith(b"\x89PNG")
+
+
+def test_galleries_are_shown_on_the_page(tmp_path):
+    with pytest.raises(ValueError, match="has no gallery"):
+        leaderboard.render(leaderboard.load(), "html", pictures=tmp_path)
+    (tmp_path / "shg_wiener_filter_gallery.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    page = leaderboard.render(leaderboard.load(), "html", pictures=tmp_path)
+    assert page.count("<img") == 1 and "Gallery: wiener filter" in page

@@ -25,7 +25,7 @@ from typing import Any
 from diffphys.benchmark import rows
 from diffphys.benchmark.rows import Row
 from diffphys.benchmark.store import Store
-from diffphys.benchmark.tiers import TIERS, VERSION
+from diffphys.benchmark.tiers import MODALITIES, TIERS, VERSION
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -63,19 +63,41 @@ def export(row: Row, *, folder: Path | str = RESULTS) -> Path:
     return path
 
 
-def render(found: Sequence[dict[str, Any]], style: str) -> str:
-    """Rows as `table`, `json`, `markdown` or `html`; ValueError for another format."""
+def render(found: Sequence[dict[str, Any]], style: str, *, pictures: Path | None = None) -> str:
+    """Rows as `table`, `json`, `markdown` or `html`; ValueError for another format.
+
+    Args:
+        found: rows of `load`.
+        style: the format.
+        pictures: folder of `*_gallery.png`, shown on the page.
+    """
     from diffphys.report.leaderboard_html import page
 
     styles: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
         "table": table,
         "json": lambda r: json.dumps(r, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "markdown": markdown,
-        "html": page,
+        "html": lambda r: page(r, pictures=_pictures(pictures)),
     }
     if style not in styles:
         raise ValueError(f"format is {style!r}; expected {', '.join(styles)}")
     return styles[style](found)
+
+
+def _pictures(folder: Path | None) -> dict[str, list[tuple[str, str]]]:
+    """Modality -> (caption, data URI) of the galleries in a folder; ValueError where there are none."""
+    from diffphys.report.leaderboard_html import data_uri
+
+    if folder is None:
+        return {}
+    out: dict[str, list[tuple[str, str]]] = {m: [] for m in MODALITIES}
+    for modality in out:
+        for path in sorted(Path(folder).glob(f"{modality}_*_gallery.png")):
+            method = path.stem.removeprefix(f"{modality}_").removesuffix("_gallery").replace("_", " ")
+            out[modality].append((f"Gallery: {method}, public scenes in scenarios I to IV", data_uri(path)))
+    if not any(out.values()):
+        raise ValueError(f"{folder} has no gallery; `diffphys benchmark gallery METHOD -o {folder}` draws one")
+    return out
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

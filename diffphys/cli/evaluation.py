@@ -64,6 +64,7 @@ def leaderboard(
     style: Annotated[str, typer.Option("--format", help="table, json, markdown or html.")] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File; standard output if absent.")] = None,
     database: Database = None,
+    pictures: Annotated[Path | None, typer.Option("--pictures", help="Folder of galleries, for html.")] = None,
     add: Annotated[Path | None, typer.Option("--add", help="Take in the results of `benchmark run -o FOLDER`.")] = None,
 ) -> None:
     """Show measured and published rows; what was measured for the project ships with it."""
@@ -79,7 +80,7 @@ def leaderboard(
                 with Store(database) as store:
                     store.add(row)
             print(f"added {row.modality} {row.method}: {where}", file=sys.stderr)
-    text = board.render(board.load(database=database), style)
+    text = board.render(board.load(database=database), style, pictures=pictures)
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from diffphys.io.atomic import replacing
 from diffphys.report import panels
 
-WIDTH, CELL, LINE, DPI = 16.0, 4.0, 0.2, 100  # inches: width of the sheet, height of a row of images and of a line of text
+WIDTH, CELL, TITLES, LINE, DPI = 16.0, 4.0, 0.7, 0.2, 100  # inches: sheet, tallest row of images, titles, line of text
 LONGEST = 12  # lines of text
 Cell = tuple[str, np.ndarray, Sequence[float]]
 
@@ -39,7 +39,7 @@ def gallery(
         notes: lines of text below the images.
         like: number of the image in each row whose colours the others share; each its own if None.
     """
-    heights = [CELL] * len(rows) + ([LINE * (min(len(notes), LONGEST) + 1)] if notes else [])
+    heights = [_height(row) for row in rows] + ([LINE * (min(len(notes), LONGEST) + 1)] if notes else [])
     sheet = Figure(figsize=(WIDTH, sum(heights) + 0.5), dpi=DPI, layout="constrained")
     FigureCanvasAgg(sheet)
     grid = sheet.add_gridspec(len(heights), 1, height_ratios=heights)
@@ -51,7 +51,14 @@ def gallery(
             panels.image(ax, np.asarray(plane, np.float64), pitch_um=pitch, title=label, unit=unit, length=length, like=scale)
     if notes:
         panels.notes(sheet.add_subplot(grid[-1]), notes, width=180, rows=LONGEST)
-    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of {'each' if like is None else 'one per row'}"
+    scaled = "each" if like is None else f"image {like + 1} in its row"
+    shares = f"images: {panels.SHARES[0]:g} to {panels.SHARES[1]:g} percentile of {scaled}"
     sheet.suptitle(f"{title}\n{shares}" if title else shares, fontsize=11)
     with replacing(path) as temporary:
         sheet.savefig(temporary, format="png", dpi=DPI)
+
+
+def _height(row: Sequence[Cell]) -> float:
+    """Inches that a row needs: its tallest image at the width it gets, and its titles."""
+    tallest = max(np.shape(plane)[0] * pitch[0] / (np.shape(plane)[1] * pitch[1]) for _, plane, pitch in row)
+    return min(CELL, 0.8 * WIDTH / len(row) * tallest + TITLES)
