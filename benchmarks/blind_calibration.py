@@ -25,6 +25,17 @@ from diffphys.types import resolve
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = {"confocal_3d": ("beads", "filaments", "cells"), "shg": ("collagen", "wavy", "sparse")}
+GRAIN_UM = 0.4  # correlation length of the random field
+
+
+def gaussian_field(*, shape: tuple[int, ...], seed: int, haze: float = 0.0, **pitch: tuple[float, ...]) -> np.ndarray:
+    """A positive Gaussian random field (mean 1, sd 0.25) with a Matern spectrum: the prior that the evidence assumes."""
+    (spacing,) = pitch.values()
+    nu = np.meshgrid(*[2 * np.pi * np.fft.fftfreq(n, d) for n, d in zip(shape, spacing, strict=True)], indexing="ij")
+    amplitude = (GRAIN_UM**-2 + sum(n**2 for n in nu)) ** (-0.5 - len(shape) / 4)
+    white = np.random.default_rng(seed).normal(size=shape)
+    field = np.fft.ifftn(amplitude * np.fft.fftn(white)).real
+    return np.maximum(1.0 + 0.25 * (field - field.mean()) / field.std(), 0.0) + haze
 
 
 def geometry_of(name: str, frames: int) -> Any:
@@ -34,13 +45,15 @@ def geometry_of(name: str, frames: int) -> Any:
     return diffphys.shg.Geometry(shape=(128, 128), phase_offsets_rad=offsets)
 
 
-def draw(name: str, geometry: Any, number: int, *, first_seed: int, haze: float, restore: bool) -> dict[str, Any]:
+def draw(
+    name: str, geometry: Any, number: int, *, first_seed: int, haze: float, restore: bool, random_field: bool = False
+) -> dict[str, Any]:
     """One simulated measurement, calibrated blind; with `restore` also reconstructed with three specs."""
     modality, seed = resolve(name), first_seed + number
-    photons, family = (100.0, 1000.0)[number % 2], FAMILIES[name][number // 2 % 3]
+    photons, family = (100.0, 1000.0)[number % 2], "gaussian" if random_field else FAMILIES[name][number // 2 % 3]
     truth = demo.random_spec(modality, geometry, seed)
     measured = demo.simulated(
-        modality, truth, geometry=geometry, family=family, seed=seed, photons=photons, offset=0.0, haze=haze
+        modality, truth, geometry=geometry, family=scene(family), seed=seed, photons=photons, offset=0.0, haze=haze
     )
     started = time.perf_counter()
     found = diffphys.calibrate(measured.y, modality, geometry=geometry, detector=measured.detector)
@@ -70,6 +83,11 @@ def draw(name: str, geometry: Any, number: int, *, first_seed: int, haze: float,
             for key, spec in specs.items()
         }
     return row
+
+
+def scene(family: str) -> Any:
+    """What `demo.simulated` takes."""
+    return gaussian_field if family == "gaussian" else family
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -125,17 +143,24 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2, choices=(2, 3), help="SHG frames")
     parser.add_argument("--first-seed", type=int, default=20_000)
     parser.add_argument("--haze", type=float, default=0.0, help="diffuse light of the scene, share of its peak")
+    parser.add_argument("--random-field", action="store_true", help="Gaussian random fields instead of structured scenes")
     parser.add_argument("--reconstruct-every", type=int, default=0)
     options = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "diffphys" / "xla"))
     geometry = geometry_of(options.modality, options.frames)
-    tag = options.modality + (f"_k{options.frames}" if options.modality == "shg" else "") + ("_haze" if options.haze else "")
+    tag = (
+        options.modality
+        + (f"_k{options.frames}" if options.modality == "shg" else "")
+        + ("_haze" if options.haze else "")
+        + ("_gaussian" if options.random_field else "")
+    )
     label = tag.replace("_", " ")
     rows: list[dict[str, Any]] = []
     for number in tqdm(range(options.draws), desc=label):
         every = options.reconstruct_every
         restore = bool(every) and number // 6 % every == 0  # whole rounds of families x photon levels
-        rows.append(draw(options.modality, geometry, number, first_seed=options.first_seed, haze=options.haze, restore=restore))
+        chosen = {"first_seed": options.first_seed, "haze": options.haze, "random_field": options.random_field}
+        rows.append(draw(options.modality, geometry, number, restore=restore, **chosen))
         record = {
             "label": label,
             "options": vars(options),

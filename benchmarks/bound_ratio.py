@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from blind_calibration import geometry_of
+from blind_calibration import geometry_of, scene
 from environment import environment, write
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ from diffphys.spec import parse
 from diffphys.types import resolve
 
 RESULTS = Path(__file__).parent / "results"
-SETS = ("confocal_3d", "shg_k2", "shg_k3")
+SETS = ("confocal_3d", "shg_k2", "shg_k3", "confocal_3d_gaussian", "shg_k2_gaussian")
 HALF = 0.6745  # median of |N(0, 1)|
 
 
@@ -37,7 +37,7 @@ def bounds(name: str, geometry: Any, row: dict[str, Any]) -> dict[str, float]:
     modality = resolve(name)
     truth = parse(modality.Spec, modality.FIELDS, {f.name: row["truth"][f.name] for f in modality.FIELDS})
     light = {"photons": row["photons"], "offset": 0.0}
-    measured = demo.simulated(modality, truth, geometry=geometry, family=row["family"], seed=row["seed"], **light)
+    measured = demo.simulated(modality, truth, geometry=geometry, family=scene(row["family"]), seed=row["seed"], **light)
     found = diffphys.identify(
         modality, geometry=geometry, spec=truth, photons=row["photons"], scene=measured.x, suggest_changes=False
     )
@@ -79,7 +79,7 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "diffphys" / "xla"))
     path = RESULTS / "bound_ratio.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    for tag in options.sets:
+    for tag in (t for t in options.sets if (RESULTS / f"blind_calibration_{t}.json").exists()):
         source = json.loads((RESULTS / f"blind_calibration_{tag}.json").read_text())
         name, frames = source["options"]["modality"], source["options"]["frames"]
         geometry, rows = geometry_of(name, frames), source["rows"]

@@ -57,7 +57,7 @@ def simulated(
     spec: Any,
     *,
     geometry: Any,
-    family: str,
+    family: str | Callable[..., np.ndarray],
     seed: int,
     photons: float = 1000.0,
     gain: float = 1.0,
@@ -71,7 +71,7 @@ def simulated(
         modality: the modality or its name.
         spec: true mismatch.
         geometry: nominal instrument.
-        family: scene family of the modality.
+        family: scene family of the modality, or a function with the arguments of its `scene` but the first.
         seed: of scene and noise.
         photons: expected signal of the brightest voxel, background excluded.
         gain: counts per photon.
@@ -83,7 +83,8 @@ def simulated(
     shape, margin = tuple(geometry.shape), tuple(round(MARGIN * n) for n in geometry.shape)
     large = tuple(n + 2 * m for n, m in zip(shape, margin, strict=True))
     pitch = {name: getattr(geometry, name) for name in ("voxel_um", "pixel_um") if hasattr(geometry, name)}
-    scene = modality.scene(family, shape=large, seed=seed, haze=haze, **pitch)  # type: ignore[attr-defined]
+    make = family if callable(family) else partial(modality.scene, family)  # type: ignore[attr-defined]
+    scene = make(shape=large, seed=seed, haze=haze, **pitch)
     field = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
     x = jnp.asarray(scene / scene[field].max(), jnp.float32)
     signal = jax.jit(partial(modality.forward, geometry=geometry))(spec, x)
