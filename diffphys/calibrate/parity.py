@@ -27,7 +27,7 @@ from diffphys.types import Modality
 ITERATIONS = 50  # of Richardson-Lucy
 NEAR = 0.08  # waves: beyond, the evidence knows better
 PROBE, SIMULATED = 0.04, 0.03  # waves: of the two compared models, of the two simulated measurements
-FLOOR, SHARE = 0.0035, 0.1  # 1 sigma of `small`: waves, and share of the value (24 simulated stacks)
+FLOOR, SHARE = 0.006, 0.17  # 1 sigma of `small`: waves, and share of the value (35 simulated stacks, nothing known)
 FIRM = 3e-4  # waves: how closely the fit keeps to the merged value, whose own error is added afterwards
 
 
