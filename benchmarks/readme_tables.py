@@ -122,7 +122,7 @@ def benchmark() -> str:
         figures = " | ".join(f"{v:.3f}" for v in (*scores, sum(scores) / 3, own["overall"], row["standard"]["score"]))
         lines.append(f"| {row['modality']} | {row['method']} | {figures} | {psnr} | {row['recovery_ratio']:.2f} |")
         at = row["provenance"]
-        notes.append(f"{row['modality']} {row['method']}: commit {at['commit']}, {at['device']}")
+        notes.append(f"{row['modality']} {row['method']}: commit {at['commit'][:7]}, {at['device']}")
     return "\n".join([*lines, "", "; ".join(notes) + ". `diffphys benchmark run METHOD --data DATA -o OUT`."]) if rows else ""
 
 

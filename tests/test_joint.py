@@ -25,7 +25,7 @@ def measured(modality, geometry, family, **values):
 
 def setting_of(modality, geometry, data, spec):
     box = Box.of(modality.FIELDS, modality.default_ranges(geometry))
-    return module.prepare(data.y, modality, spec, geometry=geometry, detector=data.detector, box=box)
+    return module.prepare(spec, data.y, modality, geometry=geometry, detector=data.detector, box=box)
 
 
 @pytest.mark.parametrize(("modality", "geometry", "family"), [(confocal, STACK, "beads"), (shg, FRAMES, "wavy")])

@@ -34,7 +34,9 @@ def test_value_and_sign_of_a_small_aberration(family, value):
 def test_the_better_known_value_weighs_more():
     assert parity.merged((0.05, 0.001), 0.045)[0] == pytest.approx(0.05, abs=1e-3)
     value, sigma = parity.merged((0.05, 0.1), -0.01)
-    assert value == pytest.approx(-0.01, abs=1e-4) and sigma == pytest.approx(np.hypot(parity.FLOOR, 1e-3), rel=0.01)
+    assert value == pytest.approx(-0.01, abs=2e-4) and sigma == pytest.approx(
+        np.hypot(parity.FLOOR, 0.01 * parity.SHARE), rel=0.01
+    )
     assert parity.merged((0.03, 0.01), float("nan")) == (0.03, 0.01)
 
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from diffphys.noise import Detector, to_photons
 from diffphys.operator import Instrument, bind
@@ -95,6 +94,8 @@ class Step:
 
     @property
     def rule(self) -> Any:
+        import optax  # heavy: loaded where it is used
+
         return optax.adam(RATE) if self.optimiser == "adam" else optax.lbfgs(memory_size=8)
 
     def init(self, x: Array, theta: Array) -> State:
@@ -114,7 +115,7 @@ class Step:
             value, slope = jax.value_and_grad(value_of)(here)
             told = {} if self.optimiser == "adam" else {"value": value, "grad": slope, "value_fn": value_of}
             change, memory = self.rule.update(slope, memory, here, **told)
-            parts |= optax.apply_updates(here, change)
+            parts |= jax.tree.map(jnp.add, here, change)
             memories.append(memory)
             values.append(value)
         return State(parts["image"], parts["spec"], tuple(memories)), values[0]
@@ -162,7 +163,7 @@ def joint(
     modality.check_ranges(box, geometry)
     nominal = modality.nominal(geometry) if spec is None else spec
     setting = prepare(
-        y, modality, nominal, geometry=geometry, detector=detector, box=Box.of(modality.FIELDS, box), weight=weight
+        nominal, y, modality, geometry=geometry, detector=detector, box=Box.of(modality.FIELDS, box), weight=weight
     )
     step = Step(scheme, optimiser)
     unit = jnp.clip(setting.box.encode(as_vector(nominal, modality.FIELDS)), -EDGE, EDGE)
@@ -188,7 +189,7 @@ def joint(
 
 
 def prepare(
-    y: Any, modality: Modality, spec: Any, *, geometry: Any, detector: Detector, box: Box, weight: float | None = None
+    spec: Any, y: Any, modality: Modality, *, geometry: Any, detector: Detector, box: Box, weight: float | None = None
 ) -> Setting:
     """Constants of a run; the default weight is that of TV reconstruction at `spec`."""
     instrument = bind(modality, geometry)
