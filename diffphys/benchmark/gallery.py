@@ -17,6 +17,7 @@ import numpy as np
 from diffphys.benchmark import scenarios
 from diffphys.benchmark.methods import Method
 from diffphys.benchmark.run import Job, read_tier
+from diffphys.calibrate.fit import pitch_um
 from diffphys.io.challenge import Truth
 from diffphys.noise import to_photons
 
@@ -72,7 +73,7 @@ def _rows(name: str, truth: Truth, sample: Any, stored: dict[str, Any], geometry
     ideal, mismatched = (_seen(sample, y, truth.x_true.ndim) for y in (truth.y_ideal, sample.y))
     columns = [(f"{name} {truth.family}\ntruth", truth.x_true), ("ideal\nmeasurement", ideal), _cell("I", stored)]
     columns += [("mismatched\nmeasurement", mismatched), *(_cell(s, stored) for s in ("II", "III", "IV"))]
-    pitch = tuple(getattr(geometry, "voxel_um", None) or geometry.pixel_um)
+    pitch = pitch_um(geometry)
     if truth.x_true.ndim == 2:
         return [[(label, image, pitch) for label, image in columns]]
     z, y, _ = np.unravel_index(np.argmax(truth.x_true), truth.x_true.shape)

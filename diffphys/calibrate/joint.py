@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.calibrate.fit import pitch_um
 from diffphys.noise import Detector, to_photons
 from diffphys.operator import Instrument, bind
 from diffphys.reconstruct.differences import gradient
@@ -194,7 +195,7 @@ def prepare(
     """Constants of a run; the default weight is that of TV reconstruction at `spec`."""
     instrument = bind(modality, geometry)
     photons = jnp.asarray(to_photons(detector, jnp.asarray(y, jnp.float32)), jnp.float32)
-    pitch = np.asarray(getattr(geometry, "voxel_um", None) or geometry.pixel_um, np.float32)
+    pitch = np.asarray(pitch_um(geometry), np.float32)
     read2 = jnp.float32(detector.read_sigma) ** 2
     problem = Problem(instrument.at(spec), photons, jnp.float32(detector.background), read2, jnp.asarray(pitch / pitch.min()))
     fit = make_fit(problem)

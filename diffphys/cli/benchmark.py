@@ -24,6 +24,7 @@ Data = Annotated[Path, typer.Option("--data", help="Folder of the challenge file
 Secret = Annotated[Path | None, typer.Option("--secret", help="Key of dev and hidden; made here (mode 0600) if absent.")]
 Scenarios = Annotated[str, typer.Option("--scenarios", metavar="NAME,...", help="I, II, III, IV.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, max=24, help="Per tier; fewer than 24 for trials only.")]
+MethodName = Annotated[str, typer.Argument(help="Row of the table, e.g. Richardson-Lucy, wiener, tv, pnp_fista.")]
 ALL_TIERS, BOTH = "public,dev,hidden", "shg,confocal_3d"
 
 
@@ -84,7 +85,7 @@ def validate(
 
 @app.command("run")
 def run(
-    method: Annotated[str, typer.Argument(help="Row of the table, e.g. Richardson-Lucy, wiener, tv, pnp_fista.")],
+    method: MethodName,
     data: Data,
     output: options.Output,
     modality: Modalities = BOTH,
@@ -109,7 +110,7 @@ def run(
 
 @app.command("gallery")
 def gallery(
-    method: Annotated[str, typer.Argument(help="Row of the table, e.g. Richardson-Lucy, wiener, tv, pnp_fista.")],
+    method: MethodName,
     data: Data,
     output: options.Output,
     modality: Modalities = BOTH,
