@@ -75,3 +75,6 @@ def test_its_objective_prefers_a_sharper_psf_than_the_true_one():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="expected \\['simultaneous', 'alternating'\\]"):
         joint(np.ones((16, 32, 32)), confocal, geometry=STACK, detector=demo.Detector(), scheme="both")
+    for y, message in ((np.ones((16, 32)), "y has shape"), (np.full((16, 32, 32), np.nan), "NaN or infinite")):
+        with pytest.raises(ValueError, match=message):
+            joint(y, confocal, geometry=STACK, detector=demo.Detector())

@@ -69,7 +69,7 @@ def calibrate(
     from diffphys.identify import blind as identifiability  # it measures with this package's evidence
 
     modality, tell = resolve(modality), progress or (lambda fraction, text: None)
-    y = _checked(y, modality, geometry)
+    y = checked(y, modality, geometry)
     box_ranges = parse_ranges(modality.FIELDS, modality.default_ranges(geometry), ranges)
     modality.check_ranges(box_ranges, geometry)
     tell(0.0, "detector")
@@ -94,7 +94,8 @@ def calibrate(
     return identifiability.refused(calibration, modality, beyond)
 
 
-def _checked(y: Any, modality: Modality, geometry: Any) -> np.ndarray:
+def checked(y: Any, modality: Modality, geometry: Any) -> np.ndarray:
+    """The counts as an array; ValueError in one line where they cannot be calibrated with."""
     y = np.asarray(y)
     field = tuple(geometry.shape)
     framed = hasattr(geometry, "phase_offsets_rad")

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.calibrate.blind import checked
 from diffphys.calibrate.fit import pitch_um
 from diffphys.noise import Detector, to_photons
 from diffphys.operator import Instrument, bind
@@ -155,11 +156,12 @@ def joint(
         `Joint`; its reconstruction's status is CONVERGED, OUT_OF_STEPS, NONFINITE or INTERRUPTED.
 
     Raises:
-        ValueError: an unknown scheme or optimiser, or ranges that the model does not cover.
+        ValueError: counts of another shape or not finite, an unknown scheme or optimiser, ranges that the model does not cover.
     """
     modality = resolve(modality)
     if scheme not in SCHEMES or optimiser not in OPTIMISERS:
         raise ValueError(f"scheme is {scheme!r}, optimiser {optimiser!r}; expected {list(SCHEMES)} and {list(OPTIMISERS)}")
+    y = checked(y, modality, geometry)
     box = parse_ranges(modality.FIELDS, modality.default_ranges(geometry), ranges)
     modality.check_ranges(box, geometry)
     nominal = modality.nominal(geometry) if spec is None else spec
