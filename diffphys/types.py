@@ -106,6 +106,7 @@ class Reconstruction:
         curve: per checked iteration, the quantity the stopping rule watches (`curve_name`).
         prediction: the model's expected counts for this image, axes of the measurement.
         warnings: one line each.
+        uncertainty: 1 sigma of the image, same unit and axes; None where the method has none.
     """
 
     image: np.ndarray
@@ -115,6 +116,7 @@ class Reconstruction:
     curve_name: str
     prediction: np.ndarray
     warnings: tuple[str, ...] = ()
+    uncertainty: np.ndarray | None = None
 
     @property
     def remedy(self) -> str:

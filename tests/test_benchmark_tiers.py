@@ -78,7 +78,7 @@ def test_every_parameter_changes_y(modality, tier):
     geometry = SMALL[modality]
     spec = draw.draw_spec(KEY, modality, tier, 0)
     scene, _ = draw.accepted_scene(KEY, modality, tier, 0, tiers.families(modality, tier)[-1], geometry)
-    x = scene[draw._field(geometry.shape, scene.shape)]
+    x = scene[draw.field_of(geometry.shape, scene.shape)]
     detector = Detector(peak_photons=300.0, background=6.0, read_sigma=1.0)
     bound = model.cramer_rao(modality, spec, x, geometry=geometry, detector=detector)
     assert all(np.isfinite(v) and v > 0 for v in bound.values()), "a parameter without effect has no finite bound"
@@ -97,7 +97,7 @@ def test_every_parameter_changes_y(modality, tier):
 def test_each_family_is_accepted_as_the_definition_says(modality):
     for number, family in enumerate((*tiers.families(modality, "dev"), tiers.families(modality, "hidden")[-1])):
         scene, attempts = draw.accepted_scene(KEY, modality, "hidden", number, family, SMALL[modality])
-        x = scene[draw._field(SMALL[modality].shape, scene.shape)]
+        x = scene[draw.field_of(SMALL[modality].shape, scene.shape)]
         assert x.max() == pytest.approx(1.0) and x.min() >= 0 and attempts < 50
         levels = np.linspace(0, 1, 41)
         assert max(draw.flat_terms(x, level) for level in levels) <= tiers.DULLEST + 0.005

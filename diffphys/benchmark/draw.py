@@ -58,11 +58,11 @@ def draw(key: bytes, modality: str, tier: str, index: int, *, geometry: Any = No
     family = tiers.families(modality, tier)[index % len(tiers.families(modality, tier))]
     known = resolve(modality)
     scene, attempts = accepted_scene(key, modality, tier, index, family, geometry)
-    field = _field(geometry.shape, scene.shape)
+    field = field_of(geometry.shape, scene.shape)
     spec = draw_spec(key, modality, tier, index)
     photons = np.exp(stream(key, modality, tier, index, "photons").uniform(*np.log(tiers.PEAK_PHOTONS)))
     x = jnp.asarray(scene, jnp.float32)
-    forward = _forward(modality, geometry)
+    forward = forward_of(modality, geometry)
     signal = forward(parse(known.Spec, known.FIELDS, spec), x)
     detector = Detector(
         peak_photons=float(photons / jnp.max(signal)),
@@ -73,14 +73,19 @@ def draw(key: bytes, modality: str, tier: str, index: int, *, geometry: Any = No
     )
 
     def measured(signal: Any, purpose: str) -> np.ndarray:
-        words = stream(key, modality, tier, index, purpose).integers(0, 2**32, 2, dtype=np.uint32)
-        return np.asarray(_sample(jax.random.wrap_key_data(jnp.asarray(words)), detector, signal), np.float32)
+        return np.asarray(_sample(key_of(key, modality, tier, index, purpose), detector, signal), np.float32)
 
     ideal = forward(known.nominal(geometry), x)
     return Drawn(
         measured(signal, "noise"), measured(signal, "second noise"), measured(ideal, "ideal noise"),
         np.asarray(x[field]), spec, detector, family, attempts,
     )  # fmt: skip
+
+
+def key_of(key: bytes, modality: str, tier: str, index: int, purpose: str) -> Any:
+    """jax's key of one purpose of one sample."""
+    words = stream(key, modality, tier, index, purpose).integers(0, 2**32, 2, dtype=np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words))
 
 
 def draw_spec(key: bytes, modality: str, tier: str, index: int) -> dict[str, float]:
@@ -94,7 +99,7 @@ def accepted_scene(key: bytes, modality: str, tier: str, index: int, family: str
     for attempt in range(ATTEMPTS):
         rng = stream(key, modality, tier, index, "scene", attempt=attempt)
         scene = _scene(rng, modality, family, geometry)
-        if scene is not None and dullness(scene[_field(geometry.shape, scene.shape)]) <= tiers.DULLEST:
+        if scene is not None and dullness(scene[field_of(geometry.shape, scene.shape)]) <= tiers.DULLEST:
             return scene, attempt + 1
     raise ValueError(f"{family}: none of {ATTEMPTS} specimens has enough structure; expected a family with some")
 
@@ -113,7 +118,7 @@ def flat_terms(x: np.ndarray, level: float) -> float:
 
 def _scene(rng: np.random.Generator, modality: str, family: str, geometry: Any) -> np.ndarray | None:
     """One specimen larger than the field; None where its background leaves HAZE once the field's peak is 1."""
-    large = tuple(n + 2 * round(tiers.MARGIN * n) for n in geometry.shape)
+    large = enlarged(geometry.shape)
     pitch = {name: getattr(geometry, name) for name in ("voxel_um", "pixel_um") if hasattr(geometry, name)}
     haze, seed = rng.uniform(*tiers.HAZE), int(rng.integers(0, 2**63))
     texture = {"haze": haze, "grain_um": tiers.GRAIN_UM[modality], "contrast": tiers.CONTRAST}
@@ -121,16 +126,23 @@ def _scene(rng: np.random.Generator, modality: str, family: str, geometry: Any) 
     scene = resolve(modality).scene(  # type: ignore[attr-defined]
         family, shape=large, seed=seed, density=density, **texture, **pitch
     )
-    peak = scene[_field(geometry.shape, large)].max()
+    peak = scene[field_of(geometry.shape, large)].max()
     return scene / peak if haze <= tiers.HAZE[1] * peak else None
 
 
-def _field(shape: tuple[int, ...], large: tuple[int, ...]) -> tuple[slice, ...]:
+def enlarged(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The specimen's shape around a field."""
+    return tuple(n + 2 * round(tiers.MARGIN * n) for n in shape)
+
+
+def field_of(shape: tuple[int, ...], large: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where the field lies in its specimen."""
     return tuple(slice((s - n) // 2, (s - n) // 2 + n) for n, s in zip(shape, large, strict=True))
 
 
 @lru_cache(maxsize=8)
-def _forward(modality: str, geometry: Any) -> Any:
+def forward_of(modality: str, geometry: Any) -> Any:
+    """The jitted forward model of an instrument."""
     return jax.jit(partial(resolve(modality).forward, geometry=geometry))
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import benchmark, identification, measure, score, simulation, tools
+from diffphys.cli import benchmark, identification, measure, score, simulation, tools, training
 from diffphys.cli.session import Interrupted, say, use_cache
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("optics")(tools.optics)
 app.command("distil")(tools.distil)
 app.command("demo")(tools.demo)
 app.command("score")(score.score)
+app.command("train")(training.train)
 app.add_typer(benchmark.app, name="benchmark")
 
 

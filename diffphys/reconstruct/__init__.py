@@ -13,7 +13,7 @@ import numpy as np
 
 from diffphys.noise import Detector, expected_counts, to_photons
 from diffphys.operator import Operator, bind, from_psf
-from diffphys.reconstruct import pnp, richardson_lucy, tv, wiener
+from diffphys.reconstruct import learned, pnp, richardson_lucy, splitting, tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.spec import did_you_mean
 from diffphys.types import Array, Modality, Reconstruction, resolve
@@ -24,6 +24,15 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "wiener": wiener.wiener,
     "tv": tv.tv,
     "pnp_fista": pnp.pnp_fista,
+    "unet": learned.unet,
+    "care": learned.care,
+    "resunet": learned.resunet,
+    "restormer": learned.restormer,
+    "restormer_plus": learned.restormer_plus,
+    "deconvformer": learned.deconvformer,
+    "swinir": learned.swinir,
+    "pnp_dncnn": splitting.pnp_dncnn,
+    "ircnn": splitting.ircnn,
 }
 LARGEST = 1e12  # counts; beyond it float32 sums and transforms may overflow
 ALIASES = {
@@ -34,12 +43,20 @@ ALIASES = {
     "pnp": "pnp_fista",
     "tv_deconvolution": "tv",
     "total_variation": "tv",
+    "u_net": "unet",
+    "u_net_3d": "unet",
+    "unet_3d": "unet",
+    "restormer_3d": "restormer",
+    "restormer+": "restormer_plus",
+    "swinir_3d": "swinir",
+    "dncnn": "pnp_dncnn",
+    "ircnn_confocal": "ircnn",
 }
 
 
 def method_name(method: str) -> str:
     """The registry's name for any spelling: "Richardson-Lucy", "Wiener-3D", "TV-Deconvolution", ..."""
-    key = re.sub(r"[^a-z0-9]+", "_", method.lower()).strip("_")
+    key = re.sub(r"[^a-z0-9+]+", "_", method.lower()).strip("_")
     key = ALIASES.get(key, key)
     if key not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {sorted(METHODS)}{did_you_mean(key, list(METHODS))}")
@@ -78,10 +95,16 @@ def reconstruct(
     """
     name = method_name(method)
     _expect_options(name, options)
-    operator = _operator(y, modality, spec, geometry, psf, margin)
-    problem = _problem(y, operator, geometry, detector)
+    problem = problem_of(y, modality, spec, geometry=geometry, detector=detector, psf=psf, margin=margin)
     solution = METHODS[name](problem, callback=callback, **options)
-    return _report(solution, operator, detector)
+    return _report(solution, problem.operator, detector)
+
+
+def problem_of(
+    y: Any, modality: Any, spec: Any, *, geometry: Any, detector: Detector, psf: Any = None, margin: Any = None
+) -> Problem:
+    """What a method is given: photons and operator, checked at the door; arguments as of `reconstruct`."""
+    return _problem(y, _operator(y, modality, spec, geometry, psf, margin), geometry, detector)
 
 
 def _expect_options(name: str, options: dict[str, Any]) -> None:
@@ -136,13 +159,19 @@ def _pitch_um(geometry: Any) -> tuple[float, ...]:
 
 def _report(solution: Solution, operator: Operator, detector: Detector) -> Reconstruction:
     """Photons -> the detector's units, field only, with the counts it predicts."""
-    x: Array = solution.x / detector.peak_photons
+    seen = operator.apply(solution.x / detector.peak_photons)
     return Reconstruction(
-        image=np.asarray(operator.crop(x), np.float32),
+        image=_seen(solution.x, operator, detector),
         status=solution.status,
         iterations=solution.iterations,
         curve=solution.curve,
         curve_name=solution.curve_name,
-        prediction=np.asarray(jax.device_get(expected_counts(detector, operator.apply(x))), np.float32),
+        prediction=np.asarray(jax.device_get(expected_counts(detector, seen)), np.float32),
         warnings=solution.warnings,
+        uncertainty=None if solution.uncertainty is None else _seen(solution.uncertainty, operator, detector),
     )
+
+
+def _seen(x: Array, operator: Operator, detector: Detector) -> np.ndarray:
+    """The field of a specimen, in the detector's unit."""
+    return np.asarray(operator.crop(x / detector.peak_photons), np.float32)

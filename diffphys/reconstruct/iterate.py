@@ -40,7 +40,7 @@ class Problem(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What every method returns; `x` covers the operator's specimen, in photons per voxel."""
+    """What every method returns; `x` and its 1 sigma (where the method has one) cover the specimen, in photons per voxel."""
 
     x: Array
     status: Status
@@ -48,6 +48,7 @@ class Solution(NamedTuple):
     curve: np.ndarray
     curve_name: str
     warnings: tuple[str, ...] = ()
+    uncertainty: Array | None = None
 
 
 class Run(NamedTuple):

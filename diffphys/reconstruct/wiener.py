@@ -108,6 +108,13 @@ def wiener(
 
 
 @jax.jit
+def white(problem: Problem, spreads: Array) -> Array:
+    """Closed-form estimates on the continued field under white priors; spreads (n,) photons per voxel -> (n, *specimen)."""
+    z, w, _ = _sufficient(problem)
+    return jax.vmap(lambda s: _estimate(problem.operator, z, w, jnp.full(z.shape[1:], 1 / s**2)))(spreads)
+
+
+@jax.jit
 def _start(problem: Problem, w: Array, inverse_s: Array, x: Array) -> tuple[Fit, State]:
     op = problem.operator
     frames = problem.photons if op.framed else problem.photons[None]

@@ -1,0 +1,59 @@
+"""What every network is given, on the field: the Wiener image, the measured image and its noise, in units of one scale.
+
+A network then works for any brightness, gain and number of frames; the scale is put back on what it returns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from diffphys.types import Array
+
+BRIGHT = 99.7  # percentile of the Wiener image that is the unit
+BOX = 5  # samples per axis over which photons are averaged for the noise
+CHANNELS = 3
+
+
+def scale_of(wiener: Any) -> float:
+    """Photons per voxel that become 1: a high percentile of the Wiener image."""
+    return max(float(np.percentile(np.asarray(wiener, np.float64), BRIGHT)), 1e-6)
+
+
+def flux(problem: Any) -> Array:
+    """(frame, *field) or (*field): counts that one photon per voxel everywhere would give."""
+    op = problem.operator
+    total = jnp.abs(op.spectrum[(..., *(0,) * len(op.grid))]).mean(axis=1)
+    weights = op.modulation * total.reshape(-1, *(1,) * len(op.field))
+    whole = jnp.broadcast_to(weights, (op.spectrum.shape[0], *op.field))
+    return whole if op.framed else whole[0]
+
+
+@jax.jit
+def _measured(problem: Any, variance: Array) -> tuple[Array, Array]:
+    weights = flux(problem) / variance
+    signal, total = weights * (problem.photons - problem.background), weights * flux(problem)
+    if problem.operator.framed:
+        signal, total = signal.sum(0), total.sum(0)
+    return signal / jnp.maximum(total, 1e-20), 1 / jnp.sqrt(jnp.maximum(total, 1e-20))
+
+
+def variance_of(problem: Any) -> Array:
+    """Variance of each datum, axes of the measurement: photons averaged over a small box, plus read noise."""
+    photons, ndim = np.asarray(problem.photons, np.float32), len(problem.operator.field)
+    box = [BOX if axis >= photons.ndim - ndim else 1 for axis in range(photons.ndim)]
+    return jnp.asarray(np.maximum(uniform_filter(photons, box, mode="reflect"), 1.0)) + problem.read_variance
+
+
+def measured_image(problem: Any) -> np.ndarray:
+    """Signal over flux, photons per voxel, frames weighted by their precision; (*field)."""
+    return np.asarray(_measured(problem, variance_of(problem))[0])
+
+
+def noise_map(problem: Any) -> np.ndarray:
+    """Standard deviation of `measured_image`; (*field)."""
+    return np.asarray(_measured(problem, variance_of(problem))[1])

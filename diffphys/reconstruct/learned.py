@@ -1,0 +1,167 @@
+"""Supervised networks: the calibrated Wiener image, the measured image and its noise in, the restored image out.
+
+One file for all of them, since they differ in their network alone. Weights ship with the package (`networks/shipped`); what a
+network was trained on stands in its card. Outside the field, where nothing was recorded, the Wiener image is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffphys.reconstruct.iterate import Callback, Problem, Solution
+from diffphys.reconstruct.wiener import white, wiener
+from diffphys.types import Array, Status
+
+CURVE = "network passes"
+SPREADS = (0.3, 0.1, 0.03, 1.0)  # of the bank's white priors, in units of the image's scale
+PULL = 0.05
+PITCH = {2: (1.0, 1.0), 3: (2.5, 1.0, 1.0)}  # relative voxel size that the networks were trained at
+
+
+class Prepared(NamedTuple):
+    """What every network starts from: `inputs` (*field, 3) in units of `unit` photons; the Wiener estimate on the specimen."""
+
+    inputs: np.ndarray
+    unit: float
+    wiener: Solution
+    warnings: tuple[str, ...]
+
+
+def unet(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """U-Net; images and stacks."""
+    return _supervised("unet", problem, callback)
+
+
+def resunet(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """U-Net of residual blocks; images."""
+    return _supervised("resunet", problem, callback)
+
+
+def restormer(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """Transposed-attention transformer; images and stacks."""
+    return _supervised("restormer", problem, callback)
+
+
+def swinir(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """Shifted-window transformer; stacks."""
+    return _supervised("swinir", problem, callback)
+
+
+def care(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """CARE: the mean of a Laplace distribution per voxel, its standard deviation as the uncertainty; images and stacks."""
+    from diffphys.train.losses import bounded
+
+    ready = prepare(problem)
+    found = through(name_of("care", problem), ready.inputs)
+    spread = np.sqrt(2.0) * np.exp(np.asarray(bounded(jnp.asarray(found[..., 1]))))
+    return finished(problem, ready, found[..., 0], callback, uncertainty=spread)
+
+
+def deconvformer(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """Transformer on Wiener deconvolutions at several strengths, mixed in feature space; images."""
+    ready = prepare(problem)
+    inputs = np.concatenate([bank(problem, ready), ready.inputs], axis=-1)
+    return finished(problem, ready, through(name_of("deconvformer", problem), inputs)[..., 0], callback)
+
+
+def restormer_plus(problem: Problem, *, callback: Callback | None = None) -> Solution:
+    """Restormer unrolled: its estimate, a data step through the operator, and a second network on both; images."""
+    ready = prepare(problem)
+    first = through(name_of("restormer", problem), ready.inputs)[..., 0]
+    inputs = np.concatenate([second_stage(problem, ready, first), ready.inputs], axis=-1)
+    return finished(problem, ready, through(name_of("restormer_plus", problem), inputs)[..., 0], callback)
+
+
+def bank(problem: Problem, ready: Prepared) -> np.ndarray:
+    """(*field, n) Wiener images under white priors of several spreads. Learned filters commute with them: mixing these is
+    deconvolution in feature space (Dong et al., NeurIPS 2020) with a learned regularisation per feature."""
+    images = white(problem, jnp.asarray(SPREADS) * ready.unit)
+    return np.stack([np.asarray(problem.operator.crop(image)) for image in images], axis=-1) / ready.unit
+
+
+def second_stage(problem: Problem, ready: Prepared, first: np.ndarray) -> np.ndarray:
+    """(*field, 2): the first estimate, and that after a data step which trusts it to PULL times the scale."""
+    from diffphys.reconstruct.splitting import data_of, data_step
+
+    x = finished(problem, ready, first, None).x
+    pulled = data_step(data_of(problem), x, towards=x, weight=jnp.asarray(1 / (PULL * ready.unit) ** 2, x.dtype))
+    return np.stack([first, np.asarray(problem.operator.crop(pulled)) / ready.unit], axis=-1)
+
+
+def _supervised(family: str, problem: Problem, callback: Callback | None) -> Solution:
+    ready = prepare(problem)
+    return finished(problem, ready, through(name_of(family, problem), ready.inputs)[..., 0], callback)
+
+
+def name_of(family: str, problem: Problem) -> str:
+    """Name of the family's network for images or stacks; ValueError where it has none."""
+    from diffphys.networks.registry import NETWORKS
+
+    ndim = len(problem.operator.field)
+    name = f"{family}_{ndim}d"
+    if name not in NETWORKS:
+        known = sorted({n.rsplit("_", 1)[0] for n in NETWORKS if n.endswith(f"{ndim}d")})
+        raise ValueError(f"{family} has no network for {ndim}-D data; networks that have one: {known}")
+    return name
+
+
+def prepare(problem: Problem) -> Prepared:
+    """Wiener estimate and the networks' inputs."""
+    from diffphys.networks.inputs import measured_image, noise_map, scale_of
+
+    start = wiener(problem)
+    image = np.asarray(problem.operator.crop(start.x))
+    unit = scale_of(image)
+    inputs = np.stack([image, measured_image(problem), noise_map(problem)], axis=-1).astype(np.float32) / unit
+    return Prepared(inputs, unit, start, _unfamiliar(problem))
+
+
+def through(name: str, inputs: np.ndarray) -> np.ndarray:
+    """(*axes, C) -> (*axes, outputs) by a shipped network."""
+    from diffphys.networks import tiled
+    from diffphys.networks.weights import pretrained
+
+    model, weights = pretrained(name)
+    return tiled.apply(lambda part: _call(model, weights, part), inputs)
+
+
+def _call(model: Any, weights: Any, inputs: Any) -> Array:
+    return _compiled(model)(weights, inputs)
+
+
+def _compiled(model: Any) -> Any:
+    if model not in _PROGRAMS:
+        _PROGRAMS[model] = jax.jit(lambda weights, inputs: model(weights)(inputs))
+    return _PROGRAMS[model]
+
+
+_PROGRAMS: dict[Any, Any] = {}  # one program per network, whatever the number of calls
+
+
+def finished(
+    problem: Problem, ready: Prepared, image: np.ndarray, callback: Callback | None, *, uncertainty: Any = None
+) -> Solution:
+    """An image on the field, in units, as a Solution on the specimen; not below zero."""
+    field = problem.operator.window
+    around = jnp.maximum(ready.wiener.x, 0.0)
+    sound = bool(np.isfinite(image).all())
+    x = around.at[field].set(jnp.maximum(jnp.asarray(image), 0.0) * ready.unit) if sound else around
+    spread = None if uncertainty is None else jnp.zeros_like(x).at[field].set(jnp.asarray(uncertainty) * ready.unit)
+    if callback is not None:
+        callback(1, 0.0)
+    status = ready.wiener.status if sound else Status.NONFINITE
+    return Solution(x, status, 1, np.zeros(0), CURVE, ready.warnings, spread)
+
+
+def _unfamiliar(problem: Problem) -> tuple[str, ...]:
+    """A warning where the voxels are not shaped like those of the training."""
+    pitch = np.asarray(problem.pitch, np.float64)
+    trained = np.asarray(PITCH[len(pitch)])
+    if np.max(np.abs(np.log(pitch / trained))) < 0.25:
+        return ()
+    seen, known = (" x ".join(f"{p:.2g}" for p in sizes) for sizes in (pitch, trained))
+    return (f"the network was trained on voxels shaped {known}, these are {seen}: check the image",)
