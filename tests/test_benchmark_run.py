@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
     """Two public samples, through all scenarios with the Wiener filter."""
     place = tmp_path_factory.mktemp("benchmark")
     create(place / "data", modalities=("shg",), wanted=("public",), samples=2, geometry=SMALL)
-    told = run(methods.find("wiener", "shg"), "shg", data=place / "data", out=place / "out", wanted=("public",))
+    told = run([methods.find("wiener", "shg")], "shg", data=place / "data", out=place / "out", wanted=("public",))[0]
     return place, told
 
 
@@ -39,7 +39,7 @@ def test_a_second_run_repeats_nothing(finished):
     place, told = finished
     stored = {p: p.stat().st_mtime_ns for p in (place / "out" / "shg").rglob("*.npy")}
     assert len(stored) == 8
-    again = run(methods.find("wiener", "shg"), "shg", data=place / "data", out=place / "out", wanted=("public",))
+    again = run([methods.find("wiener", "shg")], "shg", data=place / "data", out=place / "out", wanted=("public",))[0]
     assert again["scenarios"] == told["scenarios"]
     assert stored == {p: p.stat().st_mtime_ns for p in stored}
 

@@ -97,7 +97,11 @@ def public_functions(path):
 
 
 # Functions of one argument that may be left out; everything else that has a default is keyword-only.
-MEASUREMENT_FIRST = {"calibrate", "reconstruct", "problem_of"}  # the user's two verbs act on a measurement: verb(y, modality, ...)
+MEASUREMENT_FIRST = {
+    "calibrate",
+    "reconstruct",
+    "problem_of",
+}  # the user's two verbs act on a measurement: verb(y, modality, ...)
 OPTIONAL_POSITIONAL = {"nominal": {"geometry"}, "default_ranges": {"geometry"}, "with_zernike": {"modes"}}
 COMMAND_LINE = "cli"  # its arguments are those of a command line, which typer reads off their defaults
 

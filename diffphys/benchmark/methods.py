@@ -49,6 +49,8 @@ class Method:
 
 _RL = Method("Richardson-Lucy", "richardson_lucy", {}, "Poisson likelihood, stopped by held-out photons")
 _WIENER = "joint over frames, spectrum of the specimen fitted to the data (evidence)"
+_SUPERVISED = "trained on simulated pairs; input: Wiener image at the calibrated spec, measured image, noise map"
+_CARE = Method("CARE", "care", {}, f"U-Net with a Laplace output; {_SUPERVISED}")
 METHODS: dict[str, tuple[Method, ...]] = {
     "shg": (
         _RL,
@@ -57,8 +59,27 @@ METHODS: dict[str, tuple[Method, ...]] = {
             "TV-Deconvolution", "richardson_lucy_tv", {}, "Poisson likelihood with total variation (Dey), both set by the noise"
         ),
         Method("PnP-FISTA", "pnp_fista", {}, "FISTA with wavelet shrinkage, no training; stopped by held-out photons"),
+        Method("PnP-DnCNN", "pnp_dncnn", {}, "half-quadratic splitting with one denoiser that is told its noise"),
+        _CARE,
+        Method("U-Net", "unet", {}, _SUPERVISED),
+        Method("ResUNet", "resunet", {}, f"U-Net of residual blocks; {_SUPERVISED}"),
+        Method("Restormer", "restormer", {}, f"transposed attention; {_SUPERVISED}"),
+        Method("Restormer+", "restormer_plus", {}, "Restormer, a data step through the operator, a second Restormer on both"),
+        Method("DeconvFormer", "deconvformer", {}, "Wiener deconvolution in feature space, then transposed attention"),
+        Method("DiffDeconv", "diffdeconv", {}, "diffusion conditioned on the Wiener image; mean of the samples"),
+        Method("ScoreMicro", "scoremicro", {}, "unconditional score network, posterior sampling through the operator"),
     ),
-    "confocal_3d": (_RL, Method("Wiener-3D", "wiener", {}, _WIENER)),
+    "confocal_3d": (
+        _RL,
+        Method("Wiener-3D", "wiener", {}, _WIENER),
+        Method("IRCNN-Confocal", "ircnn", {}, "half-quadratic splitting with a set of dilated denoisers"),
+        Method("Noise2Void", "noise2void", {}, "blind-spot training on the measured stack, then Wiener deconvolution"),
+        _CARE,
+        Method("U-Net-3D", "unet", {}, _SUPERVISED),
+        Method("SwinIR-3D", "swinir", {}, f"shifted windows; {_SUPERVISED}"),
+        Method("Restormer-3D", "restormer", {}, f"transposed attention; {_SUPERVISED}"),
+        Method("DiffusionMicro", "diffusionmicro", {}, "3-D score network, posterior sampling through the operator"),
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""A method of ours through the tiers: calibrate each sample once, reconstruct it in each scenario, score, write submissions.
+"""Methods of ours through the tiers: calibrate each sample once, reconstruct it in each scenario, score, write submissions.
 
 Every finished sample is a file of its own, so a run that was stopped or killed goes on where it was. Layout of the results:
 
@@ -35,7 +35,7 @@ Progress = Callable[[float, str], None]
 
 
 def run(
-    method: Method,
+    methods: Sequence[Method],
     modality: str,
     *,
     data: Path | str,
@@ -43,11 +43,11 @@ def run(
     wanted: Sequence[str] = tiers.TIERS,
     chosen: Sequence[str] = scenarios.SCENARIOS,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Take a method through tiers and scenarios; finished samples in `out` are kept and not repeated.
+) -> list[dict[str, Any]]:
+    """Take methods through tiers and scenarios; finished samples in `out` are kept and not repeated.
 
     Args:
-        method: a row of `methods.METHODS`.
+        methods: rows of `methods.METHODS`; sample after sample, so that they share what each starts from.
         modality: name.
         data: folder that `create` filled. Scenarios I and III of dev and hidden need the truth files in it, and so does
             scoring; without them only submissions are made (scenario IV).
@@ -56,22 +56,23 @@ def run(
         progress: called with (fraction done, what is being done).
 
     Returns:
-        The summary, as written to `{modality}_{method}.json`.
+        The summary of each, as written to `{modality}_{method}.json`.
     """
     data, out = Path(data), Path(out)
-    job = Job(method, modality, out, scenarios.expect_scenarios(chosen), datetime.now(UTC))
+    kept, now = scenarios.expect_scenarios(chosen), datetime.now(UTC)
+    jobs = [Job(method, modality, out, kept, now) for method in methods]
     read = [read_tier(data, modality, tiers.expect_tier(tier)) for tier in wanted]
-    total, done = sum(len(c.held.names) for c, _ in read) * len(job.chosen), 0
-    for challenge, truth in read:
-        for name in challenge.held.names:
-            for scenario in job.chosen:
-                if progress is not None:
-                    progress(done / total, f"{challenge.tier} {name} {scenario}")
-                job.sample(challenge, truth, name, scenario)
-                done += 1
-        if "IV" in job.chosen:
-            job.submit(challenge)
-    return job.summarise([challenge for challenge, _ in read])
+    work = [(c, t, n, s) for c, t in read for n in c.held.names for s in kept]
+    for done, (challenge, truth, name, scenario) in enumerate(work):
+        if progress is not None:
+            progress(done / len(work), f"{challenge.tier} {name} {scenario}")
+        for job in jobs:
+            job.sample(challenge, truth, name, scenario)
+    if "IV" in kept:
+        for job in jobs:
+            for challenge, _ in read:
+                job.submit(challenge)
+    return [job.summarise([challenge for challenge, _ in read]) for job in jobs]
 
 
 def read_tier(data: Path, modality: str, tier: str) -> tuple[Challenge, Mapping[str, Truth] | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ Secret = Annotated[Path | None, typer.Option("--secret", help="Key of dev and hi
 Scenarios = Annotated[str, typer.Option("--scenarios", metavar="NAME,...", help="I, II, III, IV.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, max=24, help="Per tier; fewer than 24 for trials only.")]
 MethodName = Annotated[str, typer.Argument(help="Row of the table, e.g. Richardson-Lucy, wiener, tv, pnp_fista.")]
+MethodNames = Annotated[str, typer.Argument(metavar="NAME,...", help="Rows of the table, e.g. U-Net,Restormer,tv.")]
 ALL_TIERS, BOTH = "public,dev,hidden", "shg,confocal_3d"
 
 
@@ -85,26 +86,28 @@ def validate(
 
 @app.command("run")
 def run(
-    method: MethodName,
+    method: MethodNames,
     data: Data,
     output: options.Output,
     modality: Modalities = BOTH,
     tiers: Tiers = ALL_TIERS,
     scenarios: Scenarios = "I,II,III,IV",
 ) -> None:
-    """Take a method through tiers and scenarios; run again to go on where it was stopped."""
+    """Take methods through tiers and scenarios; run again to go on where it was stopped."""
     from diffphys.benchmark.methods import find
     from diffphys.benchmark.run import run as through
 
-    for name in split(modality):
-        row = find(method, name)
+    chosen = [(name, [find(m, name) for m in split(method)]) for name in split(modality)]
+    for name, rows in chosen:
+        given: dict[str, Any] = {"data": data, "out": output, "wanted": split(tiers), "chosen": split(scenarios)}
         try:
-            with progress(f"{name} {row.name}") as update:
-                told = through(row, name, data=data, out=output, wanted=split(tiers), chosen=split(scenarios), progress=update)
+            with progress(f"{name} {', '.join(row.name for row in rows)}") as update:
+                told = through(rows, name, **given, progress=update)
         except KeyboardInterrupt:
             raise Interrupted(f"finished samples are kept in {output}; the same command goes on from there") from None
-        print(f"{name}: {row.name}")
-        print(show.table(_rows(told)))
+        for row, summary in zip(rows, told, strict=True):
+            print(f"{name}: {row.name}")
+            print(show.table(_rows(summary)))
     print(f"results: {output}")
 
 

@@ -111,8 +111,9 @@ def _method_options(method: str, stated: list[str], *, iterations: int | None, s
     from diffphys.reconstruct import METHODS, method_name
     from diffphys.spec import expect_names
 
-    parameters = inspect.signature(METHODS[method_name(method)]).parameters.values()
+    parameters = list(inspect.signature(METHODS[method_name(method)]).parameters.values())
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "callback"]
+    whole = {p.name for p in parameters if isinstance(p.default, int)}
     choice: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
     for part in stated:
         name, _, value = part.partition("=")
@@ -121,6 +122,7 @@ def _method_options(method: str, stated: list[str], *, iterations: int | None, s
         except ValueError:
             raise ValueError(f"--option is {part!r}; expected NAME=NUMBER, names of {method}: {known}") from None
     expect_names(f"method {method}", list(choice), known, all_needed=False)
+    choice = {n: int(v) if n in whole and v == int(v) else v for n, v in choice.items()}
     return choice | ({"seed": seed} if "seed" in known else {})
 
 

@@ -78,6 +78,9 @@ class Run:
 
         note = "diffphys: photons per voxel over detector.peak_photons, see run.json"
         write_image(out.path("reconstruction.ome.tif"), restored.image, job.voxel_um, description=note)
+        if restored.uncertainty is not None:
+            one_sigma = note.replace("diffphys:", "diffphys: 1 sigma,")
+            write_image(out.path("uncertainty.ome.tif"), restored.uncertainty, job.voxel_um, description=one_sigma)
 
     def keeping_finished_work(self, job: Job, out: Any, calibration: Any) -> _KeepFinished:
         return _KeepFinished(self, job, out, calibration)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-RESULTS = ("reconstruction.ome.tif", "calibration.json", "figure.png", "run.json")
+RESULTS = ("reconstruction.ome.tif", "uncertainty.ome.tif", "calibration.json", "figure.png", "run.json")
 
 
 class OutputFolder:

@@ -38,14 +38,15 @@ def _spans(length: int, largest: int, overlap: int) -> list[slice]:
 
 
 def _share(window: tuple[slice, ...], shape: tuple[int, ...], overlap: tuple[int, ...]) -> np.ndarray:
-    """Weight of a tile: 1 inside, a ramp over the overlap where another tile joins."""
+    """Weight of a tile: 1 inside, a ramp in the middle of the overlap where another tile joins, next to nothing at the rim,
+    where the network saw zeros instead of the image."""
     share = np.ones([w.stop - w.start for w in window], np.float32)
     for axis, (w, n, o) in enumerate(zip(window, shape, overlap, strict=True)):
         at = np.arange(w.stop - w.start) + 0.5
         ramp = np.ones(len(at))
         if w.start > 0:
-            ramp = np.minimum(ramp, at / o)
+            ramp = np.minimum(ramp, 2 * at / o - 0.5)
         if w.stop < n:
-            ramp = np.minimum(ramp, (len(at) - at) / o)
-        share *= np.clip(ramp, 1e-3, 1).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+            ramp = np.minimum(ramp, 2 * (len(at) - at) / o - 0.5)
+        share *= np.clip(ramp, 1e-6, 1).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return share

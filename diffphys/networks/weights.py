@@ -78,16 +78,12 @@ def pretrained(name: str) -> tuple[Any, Any]:
     return model_of(find(name)), load(name)[0]
 
 
-@lru_cache(maxsize=32)
-def _skeleton(name: str) -> tuple[Any, Any]:
-    return nnx.split(nnx.eval_shape(lambda: find(name).build()))
-
-
 def model_of(network: Network) -> Callable[[Any], Any]:
     """weights (nested mapping) -> callable module; pure, for use under jit and grad."""
 
+    graph, state = nnx.split(nnx.eval_shape(network.build))
+
     def model(weights: Any) -> Any:
-        graph, state = _skeleton(network.name)
         filled = jax.tree.map(lambda leaf: leaf, state)
         nnx.replace_by_pure_dict(filled, unflatten_dict({_path(k): v for k, v in flat(weights).items()}))
         return nnx.merge(graph, filled)

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffphys.noise import Detector, expected_counts, to_photons
 from diffphys.operator import Operator, bind, from_psf
-from diffphys.reconstruct import learned, pnp, richardson_lucy, splitting, tv, wiener
+from diffphys.reconstruct import blind_spot, learned, pnp, richardson_lucy, sampling, splitting, tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.spec import did_you_mean
 from diffphys.types import Array, Modality, Reconstruction, resolve
@@ -33,6 +33,10 @@ METHODS: dict[str, Callable[..., Solution]] = {
     "swinir": learned.swinir,
     "pnp_dncnn": splitting.pnp_dncnn,
     "ircnn": splitting.ircnn,
+    "noise2void": blind_spot.noise2void,
+    "diffdeconv": sampling.diffdeconv,
+    "scoremicro": sampling.scoremicro,
+    "diffusionmicro": sampling.diffusionmicro,
 }
 LARGEST = 1e12  # counts; beyond it float32 sums and transforms may overflow
 ALIASES = {
@@ -51,6 +55,7 @@ ALIASES = {
     "swinir_3d": "swinir",
     "dncnn": "pnp_dncnn",
     "ircnn_confocal": "ircnn",
+    "n2v": "noise2void",
 }
 
 

@@ -21,6 +21,7 @@ from diffphys.types import Array
 
 CHECK = 25  # steps between looks at the loss
 KEEP = 250  # steps between checkpoints and validations
+JUDGED = 12  # examples held out that are looked at
 ATTEMPTS = 5  # rollbacks before giving up
 Progress = Callable[[float, str], None]
 Batch = Mapping[str, Any]
@@ -135,7 +136,7 @@ def train(
     held = {name: values[-recipe.held_out :] for name, values in images.items()}
     batches, step = Batches(seen, patch=recipe.patch, size=recipe.batch, seed=seed), make_step(network, recipe, seed=seed)
     checkpoints, judge = Checkpoints(folder), make_judge(network, held)
-    state, history = checkpoints.load(init(network, recipe, seed=seed, weights=weights), baseline(network, held))
+    state, history = checkpoints.load(init(network, recipe, seed=seed, weights=weights), baseline(held))
     good, failures, began = state, 0, time.perf_counter()
     while int(good.step) < recipe.steps:
         values = []
@@ -163,13 +164,13 @@ def train(
     return good, history
 
 
-def baseline(network: Network, held: Mapping[str, np.ndarray]) -> float:
-    """Mean PSNR of the Wiener images of the examples held out, in dB."""
-    triples = zip(held["wiener"], held["x"], held["unit"], strict=True)
+def baseline(held: Mapping[str, np.ndarray]) -> float:
+    """Mean PSNR of the Wiener images of the examples that are judged, in dB."""
+    triples = zip(*(held[name][:JUDGED] for name in ("wiener", "x", "unit")), strict=True)
     return float(np.mean([_psnr(np.maximum(w, 0), x, u) for w, x, u in triples]))
 
 
-def make_judge(network: Network, held: Mapping[str, np.ndarray], *, count: int = 12) -> Callable[[Any], float]:
+def make_judge(network: Network, held: Mapping[str, np.ndarray]) -> Callable[[Any], float]:
     """weights -> mean PSNR on whole examples held out; of denoisers at a noise of 0.1."""
     model = model_of(network)
     noise = network.role in ("denoise", "score")
@@ -180,7 +181,7 @@ def make_judge(network: Network, held: Mapping[str, np.ndarray], *, count: int =
 
     def judge(weights: Any) -> float:
         values = []
-        for index in range(min(count, len(held["x"]))):
+        for index in range(min(JUDGED, len(held["x"]))):
             batch = whole(held, index)
             if network.role == "blind_spot":
                 batch["x"] = batch["x"] * 0 + batch["inputs"][..., 1]
