@@ -108,9 +108,7 @@ def test_sampling_with_the_exact_prior_has_the_exact_posterior(monkeypatch):
 def test_an_image_that_is_not_finite_is_not_handed_out(monkeypatch):
     monkeypatch.setattr(learned, "through", lambda name, inputs: np.full((*inputs.shape[:-1], 1), np.nan))
     spec, sample = made("shg")
-    found = diffphys.reconstruct(
-        sample.y, "shg", spec, geometry=GEOMETRY["shg"], detector=sample.detector, method="unet"
-    )
+    found = diffphys.reconstruct(sample.y, "shg", spec, geometry=GEOMETRY["shg"], detector=sample.detector, method="unet")
     assert found.status == Status.NONFINITE and np.isfinite(found.image).all() and found.image.max() > 0
 
 

@@ -40,7 +40,7 @@ def train_network(
         output: folder of the weights; None: where the package loads them from.
         examples: folder of the stream's examples; None: the user's cache.
         seed: of weights, crops and noise.
-        start: network of the same shape whose shipped weights are the start.
+        start: network whose weights, of `output` or else shipped, are the start where names and shapes agree.
         workers: processes that make missing examples.
         progress: called with (fraction done, text).
     """
@@ -49,7 +49,7 @@ def train_network(
     images = stream.load()
     if network.role in extras.NEEDED:
         images["extra"] = extras.load(network, stream, progress=progress)
-    first = None if start is None else _fitting(network, start, seed=seed)
+    first = None if start is None else _fitting(network, start, output, seed=seed)
     folder = Path(runs) / network.name
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"seed": seed, "weights": first, "progress": progress}
@@ -74,9 +74,10 @@ def train_network(
     return card
 
 
-def _fitting(network: Network, start: str, *, seed: int) -> dict[str, Any]:
+def _fitting(network: Network, start: str, output: Path | None, *, seed: int) -> dict[str, Any]:
     """Weights of another network where names and shapes agree, the network's own start elsewhere."""
-    own, given = shipped.flat(shipped.initial(network, seed=seed)), shipped.flat(shipped.load(start)[0])
+    here = output if output is not None and (Path(output) / f"{start}.safetensors").exists() else None
+    own, given = shipped.flat(shipped.initial(network, seed=seed)), shipped.flat(shipped.load(start, folder=here)[0])
     fits = {k: given[k] if k in given and np.shape(given[k]) == np.shape(v) else v for k, v in own.items()}
     if not any(k in given and fits[k] is given[k] for k in own):
         raise ValueError(f"{start} shares no weights with {network.name}; start from one of the same kind")
