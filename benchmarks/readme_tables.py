@@ -109,18 +109,20 @@ def benchmark() -> str:
     """Measured rows of the leaderboard."""
     shipped = ROOT / "diffphys" / "benchmark"
     printed = {(r["modality"], r["method"]): r for r in json.loads((shipped / "published.json").read_text())["rows"]}
-    rows = [json.loads(p.read_text()) for p in sorted((shipped / "results").glob("*.json"))]
+    rows = [json.loads(p.read_text()) for p in (shipped / "results").glob("*.json")]
     lines = [
         "| modality | method | public | dev | hidden | blind | printed | standard | PSNR I / II / III / IV | ρ |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|--:|",
     ]
     notes = []
-    for row in sorted(rows, key=lambda r: (r["modality"], r["method"])):
+    for row in sorted(rows, key=lambda r: (r["modality"], -sum(t["score"]["mean"] for t in r["tiers"].values()))):
         scores = [row["tiers"][t]["score"]["mean"] for t in ("public", "dev", "hidden")]
         psnr = " / ".join(f"{row['scenarios'][s]['psnr']:.1f}" for s in ("I", "II", "III", "IV"))
-        own = printed[row["modality"], row["method"]]
-        figures = " | ".join(f"{v:.3f}" for v in (*scores, sum(scores) / 3, own["overall"], row["standard"]["score"]))
-        lines.append(f"| {row['modality']} | {row['method']} | {figures} | {psnr} | {row['recovery_ratio']:.2f} |")
+        own = printed.get((row["modality"], row["method"]))
+        known = [f"{v:.3f}" for v in (*scores, sum(scores) / 3)] + [f"{own['overall']:.3f}" if own else "–"]
+        figures = " | ".join([*known, f"{row['standard']['score']:.3f}"])
+        rho = "–" if row["recovery_ratio"] is None else f"{row['recovery_ratio']:.2f}"
+        lines.append(f"| {row['modality']} | {row['method']} | {figures} | {psnr} | {rho} |")
         at = row["provenance"]
         notes.append(f"{row['modality']} {row['method']}: commit {at['commit'][:7]}, {at['device']}")
     return "\n".join([*lines, "", "; ".join(notes) + ". `diffphys benchmark run METHOD --data DATA -o OUT`."]) if rows else ""

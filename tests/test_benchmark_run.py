@@ -67,15 +67,24 @@ def test_the_gallery_needs_the_ideal_counts(finished, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_shipped_rows_hold_what_the_definition_asks(path):
+    """No sample failed, a better spec gives a better image; the classical rows beat the printed ones, the trivial ones lose."""
     row = json.loads(path.read_text())
+    assert all(t["n"] == 24 and t["failed"] == 0 for t in row["tiers"].values()) and len(row["tiers"]) == 3
+    overall = np.mean([t["score"]["mean"] for t in row["tiers"].values()])
+    if isinstance(methods.find(row["method"], row["modality"]), methods.Baseline):
+        assert overall < 0.66
+        return
     psnr = {s: f["psnr"] for s, f in row["scenarios"].items()}
     assert psnr["III"] >= psnr["IV"] - 0.01 and psnr["IV"] > psnr["II"]
-    assert all(t["n"] == 24 and t["failed"] == 0 for t in row["tiers"].values()) and len(row["tiers"]) == 3
     printed = {(r["modality"], r["method"]): r["overall"] for r in leaderboard.published()}
-    overall = np.mean([t["score"]["mean"] for t in row["tiers"].values()])
-    assert overall > printed[row["modality"], row["method"]]
+    if row["method"] in CLASSICAL:
+        assert overall > printed[row["modality"], row["method"]]
 
 
-def test_every_classical_row_ships():
+CLASSICAL = ("Richardson-Lucy", "Wiener Filter", "Wiener-3D", "TV-Deconvolution", "PnP-FISTA")
+
+
+def test_every_shipped_row_is_ours_and_no_classical_one_is_missing():
     found = {(r["modality"], r["method"]) for r in (json.loads(p.read_text()) for p in SHIPPED)}
-    assert found == {(modality, row.name) for modality, rows in methods.METHODS.items() for row in rows}
+    ours = {(modality, row.name) for modality, rows in methods.METHODS.items() for row in rows}
+    assert {(m, n) for m, n in ours if n in CLASSICAL} <= found <= ours

@@ -19,8 +19,13 @@ ROWS = {
     "shg": ("unet", "care", "resunet", "restormer", "restormer_plus", "deconvformer", "pnp_dncnn", "diffdeconv", "scoremicro"),
     "confocal_3d": ("unet", "care", "restormer", "swinir", "ircnn", "noise2void", "diffusionmicro"),
 }
-NEEDS = {"restormer_plus": ("restormer", "restormer_plus"), "pnp_dncnn": ("dncnn",), "ircnn": tuple(f"ircnn_{n}" for n in range(4)),
-         "scoremicro": ("score",), "diffusionmicro": ("score",)}  # fmt: skip
+NEEDS = {
+    "restormer_plus": ("restormer", "restormer_plus"),
+    "pnp_dncnn": ("dncnn",),
+    "ircnn": tuple(f"ircnn_{n}" for n in range(4)),
+    "scoremicro": ("score",),
+    "diffusionmicro": ("score",),
+}
 
 
 def made(name, *, seed=3, photons=300.0):
@@ -69,7 +74,7 @@ def test_the_measured_image_has_the_noise_its_map_says():
     geometry = GEOMETRY["shg"]
     images = []
     for key in jax.random.split(jax.random.key(0)):
-        y = diffphys.simulate(key, "shg", spec, sample.specimen, geometry=geometry, detector=sample.detector)
+        y = diffphys.simulate(key, "shg", spec, sample.x, geometry=geometry, detector=sample.detector)
         p = problem_of(y, "shg", spec, geometry=geometry, detector=sample.detector)
         images.append((measured_image(p), noise_map(p)))
     ratio = (images[0][0] - images[1][0]) / np.sqrt(2) / images[0][1]

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from diffphys.benchmark.tiers import expect_modality
 from diffphys.noise import Detector
-from diffphys.reconstruct import ALIASES, reconstruct
+from diffphys.reconstruct import ALIASES, problem_of, reconstruct
 from diffphys.spec import did_you_mean
-from diffphys.types import Reconstruction
+from diffphys.types import Reconstruction, Status
 
 Restore = Callable[..., Reconstruction]
 
@@ -47,6 +49,25 @@ class Method:
         return reconstruct(y, modality, spec, method=self.solver, **given, **self.settings)
 
 
+@dataclass(frozen=True)
+class Baseline(Method):
+    """A trivial row, which says what the score gives away: no deconvolution, one level everywhere, nothing."""
+
+    def restore(self, y: Any, modality: str, spec: Any, *, geometry: Any, detector: Detector) -> Reconstruction:
+        from diffphys.networks.inputs import measured_image
+
+        problem = problem_of(y, modality, spec, geometry=geometry, detector=detector)
+        image = measured_image(problem) / detector.peak_photons
+        image = image if self.solver == "measurement" else np.full_like(image, image.mean() if self.solver == "constant" else 0)
+        nothing = np.zeros(0)
+        return Reconstruction(np.asarray(image, np.float32), Status.CONVERGED, 0, nothing, "", nothing)
+
+
+_BASELINES = (
+    Baseline("Measurement", "measurement", {}, "the measured image, gain, offset and power removed, not deconvolved"),
+    Baseline("Constant", "constant", {}, "the mean of the measured image everywhere"),
+    Baseline("Zeros", "zeros", {}, "nothing"),
+)
 _RL = Method("Richardson-Lucy", "richardson_lucy", {}, "Poisson likelihood, stopped by held-out photons")
 _WIENER = "joint over frames, spectrum of the specimen fitted to the data (evidence)"
 _SUPERVISED = "trained on simulated pairs; input: Wiener image at the calibrated spec, measured image, noise map"
@@ -68,6 +89,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
         Method("DeconvFormer", "deconvformer", {}, "Wiener deconvolution in feature space, then transposed attention"),
         Method("DiffDeconv", "diffdeconv", {}, "diffusion conditioned on the Wiener image; mean of the samples"),
         Method("ScoreMicro", "scoremicro", {}, "unconditional score network, posterior sampling through the operator"),
+        *_BASELINES,
     ),
     "confocal_3d": (
         _RL,
@@ -79,6 +101,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
         Method("SwinIR-3D", "swinir", {}, f"shifted windows; {_SUPERVISED}"),
         Method("Restormer-3D", "restormer", {}, f"transposed attention; {_SUPERVISED}"),
         Method("DiffusionMicro", "diffusionmicro", {}, "3-D score network, posterior sampling through the operator"),
+        *_BASELINES,
     ),
 }
 

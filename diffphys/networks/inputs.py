@@ -19,9 +19,9 @@ BOX = 5  # samples per axis over which photons are averaged for the noise
 CHANNELS = 3
 
 
-def scale_of(wiener: Any) -> float:
-    """Photons per voxel that become 1: a high percentile of the Wiener image."""
-    return max(float(np.percentile(np.asarray(wiener, np.float64), BRIGHT)), 1e-6)
+def scale_of(wiener: Any, noise: Any) -> float:
+    """Photons per voxel that become 1: a high percentile of the Wiener image, twice the noise where there is little else."""
+    return max(float(np.percentile(np.asarray(wiener, np.float64), BRIGHT)), 2 * float(np.median(noise)), 1e-6)
 
 
 def flux(problem: Any) -> Array:

@@ -130,8 +130,9 @@ def _prepare(problem: Problem) -> Prepared:
 
     start = wiener(problem)
     image = np.asarray(problem.operator.crop(start.x))
-    unit = scale_of(image)
-    inputs = np.stack([image, measured_image(problem), noise_map(problem)], axis=-1).astype(np.float32) / unit
+    noise = noise_map(problem)
+    unit = scale_of(image, noise)
+    inputs = np.stack([image, measured_image(problem), noise], axis=-1).astype(np.float32) / unit
     return Prepared(inputs, unit, start, _unfamiliar(problem))
 
 

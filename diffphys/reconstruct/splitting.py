@@ -50,7 +50,7 @@ def data_step(data: Data, x: Array, *, towards: Array, weight: Array, gradients:
         return data.operator.adjoint(data.precision * data.operator.apply(v)) + weight * v
 
     wanted = data.operator.adjoint(data.precision * data.signal) + weight * towards
-    return jax.scipy.sparse.linalg.cg(normal, wanted, x0=x, maxiter=gradients, tol=0.0)[0]
+    return jax.scipy.sparse.linalg.cg(normal, wanted, x0=x, maxiter=gradients, tol=1e-5)[0]
 
 
 def pnp_dncnn(problem: Problem, *, rounds: int = 8, weight: float = WEIGHT, callback: Callback | None = None) -> Solution:

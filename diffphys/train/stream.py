@@ -79,7 +79,8 @@ def example(modality: str, index: int) -> Example:
     y = np.asarray(sample(draw.key_of(KEY, modality, "training", index, "noise"), detector, signal), np.float32)
     problem = problem_of(y, modality, parse(known.Spec, known.FIELDS, assumed), geometry=geometry, detector=detector)
     image = np.asarray(problem.operator.crop(wiener(problem).x))
-    unit = scale_of(image)
+    noise = noise_map(problem)
+    unit = scale_of(image, noise)
     truth = x[draw.field_of(geometry.shape, x.shape)] * detector.peak_photons
 
     def kept(photons: Any) -> np.ndarray:
@@ -87,7 +88,7 @@ def example(modality: str, index: int) -> Example:
 
     numbers = (detector.peak_photons, detector.background, detector.gain, detector.offset, detector.read_sigma)
     return Example(
-        kept(truth), kept(image), kept(measured_image(problem)), kept(noise_map(problem)),
+        kept(truth), kept(image), kept(measured_image(problem)), kept(noise),
         np.asarray(unit / detector.peak_photons, np.float32), y,
         np.array(list(assumed.values()), np.float32), np.array(numbers, np.float32),
     )  # fmt: skip
