@@ -100,3 +100,8 @@ class Box(NamedTuple):
     def encode(self, value: Array) -> Array:
         half = jnp.where(self.half > 0, self.half, 1.0)
         return jnp.where(self.half > 0, (value - self.middle) / half, 0.0)
+
+
+def pitch_um(geometry: Any) -> tuple[float, ...]:
+    """Voxel or pixel size of any modality's geometry, axes as its shape."""
+    return tuple(getattr(geometry, "voxel_um", None) or geometry.pixel_um)

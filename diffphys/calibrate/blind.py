@@ -28,7 +28,7 @@ from diffphys.calibrate.periodogram import (
     window_shape,
 )
 from diffphys.noise import Detector, to_photons
-from diffphys.spec import Box, as_vector, from_vector, names, parse_ranges
+from diffphys.spec import Box, as_vector, from_vector, names, parse_ranges, pitch_um
 from diffphys.types import Calibration, Modality, resolve
 
 Progress = Callable[[float, str], None]
@@ -141,7 +141,7 @@ def windowed(geometry: Any) -> bool:
 
 def _windows(modality: Modality, geometry: Any) -> tuple[tuple[int, ...], Any, tuple[float, ...] | None]:
     """Block, its instrument, and the depths of the windows' centres (None: one blur for the stack)."""
-    pitch = fits.pitch_um(geometry)
+    pitch = pitch_um(geometry)
     if not windowed(geometry):
         block = block_shape(geometry.shape, pitch)
         return block, modality.block(geometry, block), None

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffphys.calibrate import evidence, fisher_scoring, spectra
 from diffphys.calibrate.periodogram import Periodogram, frequencies
-from diffphys.spec import Box, from_vector
+from diffphys.spec import Box, from_vector, pitch_um
 from diffphys.types import Array, Modality
 
 FAMILIES = ("matern", "spline")
@@ -71,11 +71,6 @@ class Fit(NamedTuple):
     covariance: np.ndarray
     penalty: float
     log_evidence: float
-
-
-def pitch_um(geometry: Any) -> tuple[float, ...]:
-    """Voxel or pixel size of any modality's geometry, axes as its shape."""
-    return tuple(getattr(geometry, "voxel_um", None) or geometry.pixel_um)
 
 
 @lru_cache(maxsize=32)

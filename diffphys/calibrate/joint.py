@@ -20,14 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate.blind import checked
-from diffphys.calibrate.fit import pitch_um
 from diffphys.noise import Detector, to_photons
 from diffphys.operator import Instrument, bind
 from diffphys.reconstruct.differences import gradient
 from diffphys.reconstruct.iterate import CHUNK, Callback, Problem, noise_weight, run
 from diffphys.reconstruct.richardson_lucy import make_fit, start
 from diffphys.reconstruct.tv import STRENGTH
-from diffphys.spec import Box, as_vector, from_vector, parse_ranges
+from diffphys.spec import Box, as_vector, from_vector, parse_ranges, pitch_um
 from diffphys.types import Array, Modality, Reconstruction, resolve
 
 SCHEMES = {"simultaneous": (("image", "spec"),), "alternating": (("image",), ("spec",))}

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate.covariance import propagated
-from diffphys.calibrate.fit import pitch_um
 from diffphys.identify import fisher, result, suggest
 from diffphys.identify import prior as priors
 from diffphys.identify.fisher import Light
 from diffphys.identify.prior import Prior
 from diffphys.noise import Detector
-from diffphys.spec import names, parse_ranges
+from diffphys.spec import names, parse_ranges, pitch_um
 from diffphys.types import Modality, resolve
 
 BACKGROUND = 0.02  # of the photons, where no detector is stated

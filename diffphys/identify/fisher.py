@@ -20,12 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.calibrate.fit import pitch_um
 from diffphys.calibrate.modulation import row_modulation
 from diffphys.calibrate.periodogram import block_shape, frequencies, multiplicity
 from diffphys.calibrate.spectra import matern
 from diffphys.identify.prior import Prior
-from diffphys.spec import as_vector, from_vector, names, parse
+from diffphys.spec import as_vector, from_vector, names, parse, pitch_um
 from diffphys.types import Modality
 
 WINDOWS = 5  # depths over which a depth-varying blur is averaged

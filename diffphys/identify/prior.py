@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from diffphys.calibrate.fit import pitch_um
 from diffphys.calibrate.periodogram import Frequencies, block_shape, fold, frequencies, multiplicity, periodogram
 from diffphys.calibrate.spectra import matern
 from diffphys.noise import Detector, to_photons
+from diffphys.spec import pitch_um
 from diffphys.types import Modality
 
 BRIGHT = 99.9  # percentile that stands for the brightest voxel of a noisy stack

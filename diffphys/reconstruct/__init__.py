@@ -15,7 +15,7 @@ from diffphys.noise import Detector, expected_counts, to_photons
 from diffphys.operator import Operator, bind, from_psf
 from diffphys.reconstruct import blind_spot, learned, pnp, richardson_lucy, sampling, splitting, tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
-from diffphys.spec import did_you_mean
+from diffphys.spec import did_you_mean, pitch_um
 from diffphys.types import Array, Modality, Reconstruction, resolve
 
 METHODS: dict[str, Callable[..., Solution]] = {
@@ -147,7 +147,7 @@ def _problem(y: Any, operator: Operator, geometry: Any, detector: Detector) -> P
         )
     if not float(detector.gain) > 0:
         raise ValueError(f"detector.gain is {detector.gain}; expected more than 0 counts per photon")
-    pitch = np.ones(len(operator.field)) if geometry is None else np.asarray(_pitch_um(geometry), np.float64)
+    pitch = np.ones(len(operator.field)) if geometry is None else np.asarray(pitch_um(geometry), np.float64)
     return Problem(
         operator,
         to_photons(detector, counts),
@@ -155,11 +155,6 @@ def _problem(y: Any, operator: Operator, geometry: Any, detector: Detector) -> P
         jnp.asarray(detector.read_sigma, jnp.float32) ** 2,
         jnp.asarray(pitch / pitch.min(), jnp.float32),
     )
-
-
-def _pitch_um(geometry: Any) -> tuple[float, ...]:
-    """Voxel size along the axes of the specimen."""
-    return geometry.voxel_um if hasattr(geometry, "voxel_um") else geometry.pixel_um
 
 
 def _report(solution: Solution, operator: Operator, detector: Detector) -> Reconstruction:

@@ -25,7 +25,7 @@ from diffphys.networks.inputs import measured_image, noise_map, scale_of
 from diffphys.noise import Detector, sample
 from diffphys.reconstruct import problem_of
 from diffphys.reconstruct.wiener import wiener
-from diffphys.spec import parse
+from diffphys.spec import parse, pitch_um
 from diffphys.train import scenes
 from diffphys.types import resolve
 
@@ -102,9 +102,8 @@ def _specimen(modality: str, index: int, geometry: Any) -> np.ndarray:
         return draw.accepted_scene(KEY, modality, "training", index, family, geometry)[0]
     family = str(rng.choice(list(scenes.FAMILIES)))
     shape = draw.enlarged(geometry.shape)
-    pitch = geometry.voxel_um if hasattr(geometry, "voxel_um") else geometry.pixel_um
     haze, seed = rng.uniform(0.02, tiers.HAZE[1]), int(rng.integers(0, 2**63))
-    x = scenes.scene(family, shape=shape, pitch_um=pitch, seed=seed, haze=haze)
+    x = scenes.scene(family, shape=shape, pitch_um=pitch_um(geometry), seed=seed, haze=haze)
     return x / x[draw.field_of(geometry.shape, shape)].max()
 
 
