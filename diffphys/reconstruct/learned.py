@@ -57,7 +57,7 @@ def care(problem: Problem, *, callback: Callback | None = None) -> Solution:
     from diffphys.train.losses import bounded
 
     ready = prepare(problem)
-    found = mirrored(name_of("care", problem), ready.inputs)
+    found = turned(name_of("care", problem), ready.inputs)
     spread = np.sqrt(2.0) * np.exp(np.asarray(bounded(jnp.asarray(found[..., 1]))))
     return finished(problem, ready, found[..., 0], callback, uncertainty=spread)
 
@@ -66,7 +66,7 @@ def deconvformer(problem: Problem, *, callback: Callback | None = None) -> Solut
     """Transformer on Wiener deconvolutions at several strengths, mixed in feature space; images."""
     ready = prepare(problem)
     inputs = np.concatenate([bank(problem, ready), ready.inputs], axis=-1)
-    return finished(problem, ready, mirrored(name_of("deconvformer", problem), inputs)[..., 0], callback)
+    return finished(problem, ready, turned(name_of("deconvformer", problem), inputs)[..., 0], callback)
 
 
 def restormer_plus(problem: Problem, *, callback: Callback | None = None) -> Solution:
@@ -74,7 +74,7 @@ def restormer_plus(problem: Problem, *, callback: Callback | None = None) -> Sol
     ready = prepare(problem)
     first = through(name_of("restormer", problem), ready.inputs)[..., 0]
     inputs = np.concatenate([second_stage(problem, ready, first), ready.inputs], axis=-1)
-    return finished(problem, ready, mirrored(name_of("restormer_plus", problem), inputs)[..., 0], callback)
+    return finished(problem, ready, turned(name_of("restormer_plus", problem), inputs)[..., 0], callback)
 
 
 def bank(problem: Problem, ready: Prepared) -> np.ndarray:
@@ -95,7 +95,7 @@ def second_stage(problem: Problem, ready: Prepared, first: np.ndarray) -> np.nda
 
 def _supervised(family: str, problem: Problem, callback: Callback | None) -> Solution:
     ready = prepare(problem)
-    return finished(problem, ready, mirrored(name_of(family, problem), ready.inputs)[..., 0], callback)
+    return finished(problem, ready, turned(name_of(family, problem), ready.inputs)[..., 0], callback)
 
 
 def name_of(family: str, problem: Problem) -> str:
@@ -145,13 +145,10 @@ def through(name: str, inputs: np.ndarray) -> np.ndarray:
     return tiled.apply(lambda part: _call(model, weights, part), inputs)
 
 
-def mirrored(name: str, inputs: np.ndarray) -> np.ndarray:
-    """`through`, averaged over the four mirrorings of the plane, which the optics do not tell apart (0.1 to 0.2 dB better)."""
-    total = np.zeros(0)
-    for axes in ((), (-2,), (-3,), (-3, -2)):
-        turned = np.flip(through(name, np.ascontiguousarray(np.flip(inputs, axes))), axes)
-        total = turned if not total.size else total + turned
-    return total / 4
+def turned(name: str, inputs: np.ndarray) -> np.ndarray:
+    """`through`, averaged over the plane and its half turn, which the optics do not tell apart: 0.05 to 0.1 dB better."""
+    half = through(name, np.ascontiguousarray(np.flip(inputs, (-3, -2))))
+    return (through(name, inputs) + np.flip(half, (-3, -2))) / 2
 
 
 def _call(model: Any, weights: Any, inputs: Any) -> Array:
