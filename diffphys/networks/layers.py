@@ -42,14 +42,20 @@ def _plane(x: Array, weight: Array, dilation: int) -> Array:
 
 
 class Conv(nnx.Module):
-    """Convolution with bias; `gain` scales the He initialisation, 0 starts the layer at zero."""
+    """Convolution with bias.
+
+    `gain` scales the He initialisation, 0 starts the layer at zero; `carry` adds the identity to it, without which a deep
+    plain network loses the voxel it looks at.
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, *, ndim: int, taps: int = 3, dilation: int = 1, gain: float = 1.0, rngs: nnx.Rngs
-    ) -> None:
+        self, inputs: int, outputs: int, *, ndim: int, taps: int = 3, dilation: int = 1, gain: float = 1.0,
+        carry: bool = False, rngs: nnx.Rngs,
+    ) -> None:  # fmt: skip
         shape = (*(taps,) * ndim, inputs, outputs)
         spread = gain * np.sqrt(2.0 / (taps**ndim * inputs))
-        self.weight = nnx.Param(spread * jax.random.normal(rngs.params(), shape))
+        start = spread * jax.random.normal(rngs.params(), shape)
+        self.weight = nnx.Param(start.at[(taps // 2,) * ndim].add(jnp.eye(inputs, outputs)) if carry else start)
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.dilation = dilation
 

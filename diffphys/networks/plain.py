@@ -31,7 +31,7 @@ class Stack(nnx.Module):
         many, last = (4 if folded else 1), len(dilations) - 1
         self.layers = modules(
             Conv(many * inputs if i == 0 else width, many * outputs if i == last else width, ndim=ndim, dilation=d,
-                 gain=0.0 if i == last else 1.0, rngs=rngs)
+                 gain=(1.0, 0.5, 0.0)[(i > 0) + (i == last)], carry=0 < i < last, rngs=rngs)
             for i, d in enumerate(dilations)
         )  # fmt: skip
 
