@@ -24,9 +24,9 @@ from diffphys.reconstruct.pnp import variance
 from diffphys.types import Array, Status
 
 CURVE = "relative change per round"
-FIRST, LAST = 0.2, 0.02  # noise of the first and last denoising, in units of the image's scale
+FIRST, LAST = 0.1, 0.02  # noise of the first and last denoising, in units of the image's scale
 WEIGHT = 0.3
-GRADIENTS = 12  # conjugate gradient steps per data step, started at the last image
+GRADIENTS = 8  # conjugate gradient steps per data step, started at the last image
 
 
 class Data(NamedTuple):
@@ -53,7 +53,7 @@ def data_step(data: Data, x: Array, *, towards: Array, weight: Array, gradients:
     return jax.scipy.sparse.linalg.cg(normal, wanted, x0=x, maxiter=gradients, tol=1e-5)[0]
 
 
-def pnp_dncnn(problem: Problem, *, rounds: int = 8, weight: float = WEIGHT, callback: Callback | None = None) -> Solution:
+def pnp_dncnn(problem: Problem, *, rounds: int = 6, weight: float = WEIGHT, callback: Callback | None = None) -> Solution:
     """Splitting with one denoiser that is told its noise.
 
     Args:
@@ -70,7 +70,7 @@ def pnp_dncnn(problem: Problem, *, rounds: int = 8, weight: float = WEIGHT, call
     return _split(problem, denoise, rounds, weight, callback)
 
 
-def ircnn(problem: Problem, *, rounds: int = 8, weight: float = WEIGHT, callback: Callback | None = None) -> Solution:
+def ircnn(problem: Problem, *, rounds: int = 6, weight: float = WEIGHT, callback: Callback | None = None) -> Solution:
     """Splitting with the member of a set of denoisers whose noise is nearest; stacks. Arguments as of `pnp_dncnn`."""
 
     from diffphys.networks.registry import IRCNN_LEVELS
