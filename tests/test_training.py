@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffphys.benchmark import tiers
+from diffphys.cli import main
 from diffphys.networks import weights
 from diffphys.networks.hourglass import Hourglass
 from diffphys.networks.registry import Network, find
@@ -147,3 +148,27 @@ def test_recipes_fit_their_networks():
     with pytest.raises(ValueError, match="small"):
         recipes.recipe(find("unet_2d"), "tiny")
     assert jnp.dtype(recipes.recipe(find("unet_2d"), "full").precision) == jnp.bfloat16
+
+
+def test_the_command_trains_ships_and_goes_on(tmp_path, monkeypatch, capsys):
+    """`diffphys train` from the stream to weights that load, with card and figure; a second run finds its work done."""
+    monkeypatch.setitem(recipes._SMALL, 2, recipes.Recipe(4, 2, (32, 32), examples=4, held_out=2))
+    stated = ["train", "dncnn_2d", "--runs", tmp_path / "runs", "-o", tmp_path / "weights", "--examples", tmp_path / "examples"]
+    assert main([str(s) for s in stated]) == 0
+    loaded, card = weights.load("dncnn_2d", folder=tmp_path / "weights")
+    assert loaded and card["recipe"]["name"] == "small" and card["stream_version"] == stream.VERSION
+    assert (tmp_path / "runs" / "dncnn_2d" / "loss.png").stat().st_size > 10_000
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "examples").rglob("*.npz")}
+    assert len(made) == 4
+    assert main([str(s) for s in stated]) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "examples").rglob("*.npz")} == made
+    again, _ = weights.load("dncnn_2d", folder=tmp_path / "weights")
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    capsys.readouterr()
+    for wrong, line in (
+        (["train", "resnet_2d"], "expected one of"),
+        (["train", "unet_2d", "--recipe", "tiny"], "recipe is 'tiny'"),
+    ):
+        assert main(wrong) == 2
+        assert line in capsys.readouterr().err
