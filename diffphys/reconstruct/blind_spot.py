@@ -3,6 +3,9 @@
 The shipped weights are a start, trained in the same way on simulated measurements alone; a short training on the measured stack
 itself follows. Hidden voxels are predicted from their neighbours (Krull et al., CVPR 2019), so only noise that is independent
 from voxel to voxel is removed: camera noise and shot noise, no stripes.
+
+The deconvolution is Richardson-Lucy's. No value of the denoised stack was made from the photons of its own voxel, so the
+measured counts can judge when to stop, as held-out photons do.
 """
 
 from __future__ import annotations
@@ -13,20 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.reconstruct.iterate import Callback, Problem, Solution
+from diffphys.reconstruct.held_out import SHARE
+from diffphys.reconstruct.iterate import Callback, Problem, Solution, run
 from diffphys.reconstruct.learned import Prepared, name_of, prepare
-from diffphys.reconstruct.wiener import wiener
+from diffphys.reconstruct.richardson_lucy import State, Step, make_fit, past_minimum, start
 from diffphys.types import Array, Status
 
 CURVE = "blind-spot loss"
 PATCH = (16, 64, 64)
-CLEANER = 6.0  # by how much the denoised stack counts as if it had more photons
+ITERATIONS = 200  # cap of the deconvolution
 
 
 def noise2void(
-    problem: Problem, *, steps: int = 30, rate: float = 3e-4, seed: int = 0, callback: Callback | None = None
+    problem: Problem, *, steps: int = 20, rate: float = 5e-5, seed: int = 0, callback: Callback | None = None
 ) -> Solution:
-    """Blind-spot training on the measured stack, then Wiener deconvolution of the denoised one; stacks.
+    """Blind-spot training on the measured stack, then Richardson-Lucy on the denoised one; stacks.
 
     Args:
         problem: data and operator; one frame.
@@ -40,10 +44,8 @@ def noise2void(
     name, ready = name_of("noise2void", problem), prepare(problem)
     weights, losses, status = _adapted(name, ready, steps, rate, seed, callback)
     image = _denoised(name, weights, ready.inputs[..., 1:]) * ready.unit
-    cleaner = _as_measured(problem, image)
-    solution = wiener(cleaner)
-    x = jnp.maximum(solution.x / CLEANER, 0.0)
-    return Solution(x, max(status, solution.status), len(losses), np.array(losses), CURVE, ready.warnings)
+    x, ended = _deconvolved(problem, image)
+    return Solution(x, max(status, ended), len(losses), np.array(losses), CURVE, ready.warnings)
 
 
 def _adapted(
@@ -90,9 +92,14 @@ def _denoised(name: str, weights: Any, inputs: np.ndarray) -> np.ndarray:
     return tiled.apply(call, inputs)[..., 0]
 
 
-def _as_measured(problem: Problem, image: np.ndarray) -> Problem:
-    """The denoised image put back as counts of a CLEANER times brighter measurement."""
+def _deconvolved(problem: Problem, image: np.ndarray) -> tuple[Array, Status]:
+    """Richardson-Lucy on the denoised image as if it had been measured, stopped where it predicts the measured counts best."""
     from diffphys.networks.inputs import flux
 
     photons = jnp.maximum(jnp.asarray(image) * flux(problem) + problem.background, 0.0)
-    return problem._replace(photons=CLEANER * photons, background=CLEANER * problem.background)
+    fit = make_fit(problem._replace(photons=photons), held=SHARE * problem.photons)
+    watched = run(Step("held_out"), fit, State(start(fit), None), iterations=ITERATIONS, finished=past_minimum)
+    if watched.status == Status.NONFINITE:
+        return watched.state.x, Status.NONFINITE
+    goal = max(1, int(np.argmin(watched.values)))
+    return run(Step("fixed"), fit, State(start(fit), None), iterations=goal).state.x, Status.CONVERGED
