@@ -199,10 +199,13 @@ def _estimate(network: Network, model: Any, batch: Batch) -> Array:
     if network.role in ("denoise", "score", "condition"):
         low, high = losses.noise_range(network)
         level = jnp.clip(0.1, low, high) if network.role != "condition" else jnp.asarray(high)
-        noisy, sigma = x + level * jax.random.normal(key, x.shape), jnp.full((len(x),), level)
+        noise, sigma = level * jax.random.normal(key, x.shape), jnp.full((len(x),), level)
         if network.role == "denoise":
-            return cleaned(model, noisy, sigma)
-        return denoised(model, noisy, sigma, condition=batch["inputs"] if network.role == "condition" else None)
+            return cleaned(model, x + noise, sigma)
+        if network.role == "score":
+            return denoised(model, x + noise, sigma)
+        wiener = batch["inputs"][..., 0]
+        return wiener + denoised(model, x - wiener + noise, sigma, condition=batch["inputs"])
     inputs = batch["inputs"][..., 1:] if network.role == "blind_spot" else batch["inputs"]
     return model(inputs)[..., 0]
 

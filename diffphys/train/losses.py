@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from diffphys.metrics import ssim
 from diffphys.networks.registry import Network, noise_range
-from diffphys.networks.roles import SPREAD, cleaned, denoised
+from diffphys.networks.roles import LACK, SPREAD, cleaned, denoised
 from diffphys.types import Array
 
 KNEE = 1e-3  # of Charbonnier's square root: quadratic below, absolute above
@@ -59,10 +59,12 @@ def denoise(model: Any, batch: Batch, key: Array, *, low: float, high: float) ->
 
 def score(model: Any, batch: Batch, key: Array, *, low: float, high: float, conditioned: bool = False) -> Array:
     """Denoising score matching with the weights that make every level count alike (Karras et al. 2022)."""
-    noisy, sigma = _noisy(batch["x"], key, low, high)
-    weight = (sigma**2 + SPREAD**2) / (sigma * SPREAD) ** 2
-    found = denoised(model, noisy, sigma, condition=batch["inputs"] if conditioned else None)
-    return jnp.mean(weight.reshape(-1, *(1,) * (noisy.ndim - 1)) * (found - batch["x"]) ** 2)
+    inputs = batch["inputs"] if conditioned else None
+    x, spread = (batch["x"], SPREAD) if inputs is None else (batch["x"] - inputs[..., 0], LACK)
+    noisy, sigma = _noisy(x, key, low, high)
+    weight = (sigma**2 + spread**2) / (sigma * spread) ** 2
+    found = denoised(model, noisy, sigma, condition=inputs)
+    return jnp.mean(weight.reshape(-1, *(1,) * (noisy.ndim - 1)) * (found - x) ** 2)
 
 
 def _noisy(x: Array, key: Array, low: float, high: float) -> tuple[Array, Array]:
