@@ -5,7 +5,7 @@
     x  <- x0 + s' ( sqrt(1 - CHURN) (x - x0) / s + sqrt(CHURN) n )            on to the next noise s' < s
 
 Zhu et al. (CVPR workshops 2023, algorithm 1); networks preconditioned as by Karras et al. (NeurIPS 2022). A network that is
-conditioned on the calibrated Wiener image has seen the physics and needs no data step.
+conditioned on the calibrated Wiener image diffuses what that lacks, has seen the physics and needs no data step.
 """
 
 from __future__ import annotations
