@@ -44,9 +44,8 @@ def diffdeconv(
     def estimate(x: Array, sigma: float) -> Array:
         return _denoised(name, x, sigma, ready.inputs)
 
-    start = jnp.asarray(ready.inputs[..., 0])
-    images, status = _samples(estimate, start, 1.0, samples, steps, seed, callback)
-    return _mean(problem, ready, images, status)
+    lacking, status = _samples(estimate, jnp.zeros(ready.inputs.shape[:-1]), 1.0, samples, steps, seed, callback)
+    return _mean(problem, ready, [ready.inputs[..., 0] + part for part in lacking], status)
 
 
 def scoremicro(
