@@ -45,7 +45,7 @@ def diffdeconv(
         return _denoised(name, x, sigma, ready.inputs)
 
     lacking, status = _samples(estimate, jnp.zeros(ready.inputs.shape[:-1]), 1.0, samples, steps, seed, callback)
-    return _mean(problem, ready, [ready.inputs[..., 0] + part for part in lacking], status)
+    return _mean(problem, ready, [jnp.asarray(ready.inputs[..., 0]) + part for part in lacking], status)
 
 
 def scoremicro(
