@@ -102,6 +102,7 @@ def test_sampling_with_the_exact_prior_has_the_exact_posterior(monkeypatch):
         return (truth / noise**2 + x / sigma**2) / precision
 
     monkeypatch.setattr(sampling, "FIRST", 5.0)
+    monkeypatch.setattr(sampling, "LAST", 0.01)
     images, status = sampling._samples(estimate, jnp.zeros((400, 400)), 1.0, 1, 60, 0, None)
     assert status == Status.CONVERGED and len(estimates) == 60
     mean, spread = truth / noise**2 / (1 + 1 / noise**2), (1 + 1 / noise**2) ** -0.5

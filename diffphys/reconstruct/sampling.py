@@ -22,13 +22,13 @@ from diffphys.reconstruct.splitting import data_of, data_step
 from diffphys.types import Array, Status
 
 CURVE = "spread of the samples so far, share of the scale"
-FIRST, LAST = 0.5, 0.01  # noise at the start and the end, in units of the image's scale
+FIRST, LAST = 0.3, 0.1  # noise at the start and the end, in units of the image's scale
 WEIGHT, CHURN = 0.3, 0.3
 Estimate = Callable[[Array, float], Array]
 
 
 def diffdeconv(
-    problem: Problem, *, samples: int = 2, steps: int = 6, seed: int = 0, callback: Callback | None = None
+    problem: Problem, *, samples: int = 4, steps: int = 3, seed: int = 0, callback: Callback | None = None
 ) -> Solution:
     """Diffusion conditioned on the calibrated Wiener image; images.
 
