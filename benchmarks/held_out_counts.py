@@ -11,6 +11,7 @@ benchmarks/results/held_out_counts.json, in nats per photon below the Richardson
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ RESULTS = HERE / "results" / "held_out_counts.json"
 FLOOR = 0.02  # expected photons of the darkest voxel, share of the mean: an empty voxel must not cost infinity
 SUPERVISED = ("care", "unet", "restormer")
 METHODS = {
-    "confocal_3d": ("richardson_lucy", "wiener", "ircnn", "noise2void", *SUPERVISED, "swinir", "diffusionmicro"),
+    "confocal_3d": ("richardson_lucy", "wiener", "ircnn", "noise2void", *SUPERVISED, "swinir"),
     "shg": ("richardson_lucy", "wiener", "tv", "pnp_fista", "pnp_dncnn", *SUPERVISED, "resunet", "restormer_plus",
-            "deconvformer", "diffdeconv", "scoremicro"),
+            "deconvformer", "diffdeconv"),
 }  # fmt: skip
 
 
@@ -106,7 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"stacks": {}}
+    record: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"stacks": {}}
     for name in given.only:
         record["stacks"][name] = judge(name, seeds=given.seeds, output=given.output)
         write(RESULTS, record)
