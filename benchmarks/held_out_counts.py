@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import tifffile
 from environment import environment, write
+from real_stacks import COLLAGEN_PIXEL_UM, DATA, GRID_VOXEL, HERE, NUCLEUS_OPTICS, NUCLEUS_VOXEL
 
 import diffphys
 from diffphys import confocal, shg
 from diffphys.calibrate.detector import estimate
 from diffphys.report.gallery import gallery
+from diffphys.spec import pitch_um
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
 RESULTS = HERE / "results" / "held_out_counts.json"
 FLOOR = 0.02  # expected photons of the darkest voxel, share of the mean: an empty voxel must not cost infinity
 SUPERVISED = ("care", "unet", "restormer")
@@ -38,19 +38,18 @@ METHODS = {
 
 def nucleus() -> tuple[Any, np.ndarray, Any]:
     y = tifffile.imread(DATA / "confocal" / "nucleus_confocal_widefield_45x2x130x133.tif")[:, 0].astype(np.float32)
-    optics = {"na": 1.2, "immersion_index": 1.333, "excitation_nm": 405.0, "emission_nm": 455.0, "pinhole_au": 1.24}
-    return confocal, y, confocal.Geometry(y.shape, (0.49941, 0.51188, 0.51188), depth_um=5.0, **optics)
+    return confocal, y, confocal.Geometry(y.shape, NUCLEUS_VOXEL, excitation_nm=405.0, pinhole_au=1.24, **NUCLEUS_OPTICS)
 
 
 def grid() -> tuple[Any, np.ndarray, Any]:
     y = tifffile.imread(DATA / "confocal" / "grid_1au_21x150x150.tif").astype(np.float32)
-    return confocal, y, confocal.Geometry(y.shape, (0.125, 0.02196, 0.02196), depth_um=0.0)
+    return confocal, y, confocal.Geometry(y.shape, GRID_VOXEL, depth_um=0.0)
 
 
 def collagen_frames() -> tuple[Any, np.ndarray, Any]:
     frames = tifffile.imread(DATA / "shg" / "collagen_frames_200x200x3.tif")
     y = np.ascontiguousarray(frames[..., 0][None]).astype(np.float32)  # one frame: the three are of one excitation angle
-    return shg, y, shg.Geometry(y.shape[1:], (0.2, 0.2), phase_offsets_rad=(0.0,), power_trace=None)
+    return shg, y, shg.Geometry(y.shape[1:], (COLLAGEN_PIXEL_UM, COLLAGEN_PIXEL_UM), phase_offsets_rad=(0.0,), power_trace=None)
 
 
 STACKS = {f.__name__: f for f in (nucleus, grid, collagen_frames)}
@@ -83,7 +82,7 @@ def judge(name: str, *, seeds: int, output: Path) -> dict[str, Any]:
                 flush=True,
             )
     plane = (lambda x: x[x.shape[0] // 2]) if y.ndim == 3 and modality is confocal else (lambda x: x)
-    pitch = (geometry.voxel_um if modality is confocal else geometry.pixel_um)[-2:]
+    pitch = pitch_um(geometry)[-2:]
     cells = [("half of the photons", plane(kept if modality is confocal else kept[0]), pitch)]
     cells += [(m, plane(image), pitch) for m, image in images.items()]
     rows = [cells[i : i + 5] for i in range(0, len(cells), 5)]

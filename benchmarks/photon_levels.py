@@ -50,7 +50,7 @@ def run(modality: str, methods: list[str], scenes: int) -> dict[str, Any]:
             for method in methods:
                 image = diffphys.reconstruct(y, known, nominal, geometry=geometry, detector=detector, method=method).image
                 psnr, ssim = figures.psnr(image.astype(np.float64), truth), figures.ssim(image.astype(np.float64), truth)
-                score = 0.5 * float(np.clip((psnr - 15) / 30, 0, 1)) + 0.5 * ssim
+                score = figures.standard_score(psnr, ssim)
                 rows.append({"method": method, "photons": level, "family": family, "psnr": psnr, "ssim": ssim, "score": score})
         print(index, family, flush=True)
     table = {}

@@ -17,9 +17,9 @@ import numpy as np
 from diffphys.benchmark import scenarios
 from diffphys.benchmark.methods import Method
 from diffphys.benchmark.run import Job, read_tier
-from diffphys.calibrate.fit import pitch_um
 from diffphys.io.challenge import Truth
 from diffphys.noise import to_photons
+from diffphys.spec import pitch_um
 
 Progress = Callable[[float, str], None]
 SCENES = 4

@@ -54,10 +54,10 @@ class Baseline(Method):
     """A trivial row, which says what the score gives away: no deconvolution, one level everywhere, nothing."""
 
     def restore(self, y: Any, modality: str, spec: Any, *, geometry: Any, detector: Detector) -> Reconstruction:
-        from diffphys.networks.inputs import measured_image
+        from diffphys.networks.inputs import measured
 
         problem = problem_of(y, modality, spec, geometry=geometry, detector=detector)
-        image = measured_image(problem) / detector.peak_photons
+        image = measured(problem)[0] / detector.peak_photons
         image = image if self.solver == "measurement" else np.full_like(image, image.mean() if self.solver == "constant" else 0)
         nothing = np.zeros(0)
         return Reconstruction(np.asarray(image, np.float32), Status.CONVERGED, 0, nothing, "", nothing)
@@ -95,7 +95,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
         _RL,
         Method("Wiener-3D", "wiener", {}, _WIENER),
         Method("IRCNN-Confocal", "ircnn", {}, "half-quadratic splitting with a set of dilated denoisers"),
-        Method("Noise2Void", "noise2void", {}, "blind-spot training on the measured stack, then Wiener deconvolution"),
+        Method("Noise2Void", "noise2void", {}, "blind-spot training on the measured stack, then Richardson-Lucy"),
         _CARE,
         Method("U-Net-3D", "unet", {}, _SUPERVISED),
         Method("SwinIR-3D", "swinir", {}, f"shifted windows; {_SUPERVISED}"),

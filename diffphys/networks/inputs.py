@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.ndimage import uniform_filter
 
+from diffphys.reconstruct.pnp import variance
 from diffphys.types import Array
 
 BRIGHT = 99.7  # percentile of the Wiener image that is the unit
-BOX = 5  # samples per axis over which photons are averaged for the noise
 CHANNELS = 3
 
 
@@ -42,18 +41,7 @@ def _measured(problem: Any, variance: Array) -> tuple[Array, Array]:
     return signal / jnp.maximum(total, 1e-20), 1 / jnp.sqrt(jnp.maximum(total, 1e-20))
 
 
-def variance_of(problem: Any) -> Array:
-    """Variance of each datum, axes of the measurement: photons averaged over a small box, plus read noise."""
-    photons, ndim = np.asarray(problem.photons, np.float32), len(problem.operator.field)
-    box = [BOX if axis >= photons.ndim - ndim else 1 for axis in range(photons.ndim)]
-    return jnp.asarray(np.maximum(uniform_filter(photons, box, mode="reflect"), 1.0)) + problem.read_variance
-
-
-def measured_image(problem: Any) -> np.ndarray:
-    """Signal over flux, photons per voxel, frames weighted by their precision; (*field)."""
-    return np.asarray(_measured(problem, variance_of(problem))[0])
-
-
-def noise_map(problem: Any) -> np.ndarray:
-    """Standard deviation of `measured_image`; (*field)."""
-    return np.asarray(_measured(problem, variance_of(problem))[1])
+def measured(problem: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Signal over flux, photons per voxel, frames weighted by their precision, and its standard deviation; both (*field)."""
+    image, noise = _measured(problem, variance(problem))
+    return np.asarray(image), np.asarray(noise)

@@ -62,7 +62,7 @@ def load(name: str, *, folder: Path | None = None) -> tuple[dict[str, Any], dict
     if card.get("format") != FORMAT or said != found:
         raise ValueError(f"{path.name} has SHA-256 {found[:12]}..., its card says {said[:12]}...; restore it")
     kept = decode(raw)
-    expected = {k: v.shape for k, v in flat(initial(network)).items()}
+    expected = {k: v.shape for k, v in flat(nnx.to_pure_dict(nnx.state(nnx.eval_shape(network.build), nnx.Param))).items()}
     got = {k: v.shape for k, v in kept.items()}
     if got != expected:
         wrong = sorted(k for k in {*got, *expected} if got.get(k) != expected.get(k))[0]
@@ -76,6 +76,13 @@ def load(name: str, *, folder: Path | None = None) -> tuple[dict[str, Any], dict
 def pretrained(name: str) -> tuple[Any, Any]:
     """(network as a function of weights and inputs, shipped weights); read once per process."""
     return model_of(find(name)), load(name)[0]
+
+
+@lru_cache(maxsize=16)
+def program(name: str) -> Callable[[Any, Any], Any]:
+    """(weights, inputs) -> outputs of a network, compiled once per process and shape, whatever the weights."""
+    model = model_of(find(name))
+    return jax.jit(lambda weights, inputs: model(weights)(inputs))
 
 
 def model_of(network: Network) -> Callable[[Any], Any]:

@@ -10,6 +10,8 @@ measured counts can judge when to stop, as held-out photons do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ import numpy as np
 
 from diffphys.reconstruct.held_out import SHARE
 from diffphys.reconstruct.iterate import Callback, Problem, Solution, run
-from diffphys.reconstruct.learned import Prepared, name_of, prepare
+from diffphys.reconstruct.learned import Prepared, name_of, prepare, through
 from diffphys.reconstruct.richardson_lucy import State, Step, make_fit, past_minimum, start
 from diffphys.types import Array, Status
 
@@ -43,7 +45,7 @@ def noise2void(
         raise ValueError(f"steps is {steps}, rate {rate}; expected at least 0 and more than 0")
     name, ready = name_of("noise2void", problem), prepare(problem)
     weights, losses, status = _adapted(name, ready, steps, rate, seed, callback)
-    image = _denoised(name, weights, ready.inputs[..., 1:]) * ready.unit
+    image = through(name, ready.inputs[..., 1:], weights=weights)[..., 0] * ready.unit
     x, ended = _deconvolved(problem, image)
     return Solution(x, max(status, ended), len(losses), np.array(losses), CURVE, ready.warnings)
 
@@ -52,21 +54,10 @@ def _adapted(
     name: str, ready: Prepared, steps: int, rate: float, seed: int, callback: Callback | None
 ) -> tuple[Any, list[float], Status]:
     """Weights after `steps` on random patches of this stack; the shipped ones where the loss is not finite."""
-    import optax
-
     from diffphys.networks.weights import pretrained
-    from diffphys.train.losses import blind_spot
 
-    model, start = pretrained(name)
-    optimiser = optax.adam(rate)
-
-    @jax.jit
-    def step(weights: Any, state: Any, patch: Array, key: Array) -> tuple[Any, Any, Array]:
-        value, gradient = jax.value_and_grad(lambda w: blind_spot(model(w), {"inputs": patch}, key))(weights)
-        change, state = optimiser.update(gradient, state, weights)
-        return optax.apply_updates(weights, change), state, value
-
-    weights, state, rng, losses = start, optimiser.init(start), np.random.default_rng(seed), []
+    (_, start), (begin, step) = pretrained(name), _training(name, rate)
+    weights, state, rng, losses = start, begin(start), np.random.default_rng(seed), []
     for number in range(steps):
         weights, state, value = step(weights, state, _patch(rng, ready.inputs), jax.random.key(seed * 100_003 + number))
         losses.append(float(value))
@@ -77,19 +68,29 @@ def _adapted(
     return weights, losses, Status.CONVERGED
 
 
+@lru_cache(maxsize=4)
+def _training(name: str, rate: float) -> tuple[Callable[[Any], Any], Callable[..., tuple[Any, Any, Array]]]:
+    """Start of the optimiser, and its compiled step: one program for all stacks."""
+    import optax
+
+    from diffphys.networks.weights import program
+    from diffphys.train.losses import blind_spot
+
+    model, optimiser = program(name), optax.adam(rate)
+
+    @jax.jit
+    def step(weights: Any, state: Any, patch: Array, key: Array) -> tuple[Any, Any, Array]:
+        value, gradient = jax.value_and_grad(lambda w: blind_spot(partial(model, w), {"inputs": patch}, key))(weights)
+        change, state = optimiser.update(gradient, state, weights)
+        return optax.apply_updates(weights, change), state, value
+
+    return optimiser.init, step
+
+
 def _patch(rng: np.random.Generator, inputs: np.ndarray) -> Array:
     sizes = [min(n, p) for n, p in zip(inputs.shape, PATCH, strict=False)]
     starts = [int(rng.integers(n - s + 1)) for n, s in zip(inputs.shape, sizes, strict=False)]
     return jnp.asarray(inputs[tuple(slice(a, a + s) for a, s in zip(starts, sizes, strict=True))][None])
-
-
-def _denoised(name: str, weights: Any, inputs: np.ndarray) -> np.ndarray:
-    from diffphys.networks import tiled
-    from diffphys.networks.weights import pretrained
-
-    model = pretrained(name)[0]
-    call = jax.jit(lambda part: model(weights)(part))
-    return tiled.apply(call, inputs)[..., 0]
 
 
 def _deconvolved(problem: Problem, image: np.ndarray) -> tuple[Array, Status]:

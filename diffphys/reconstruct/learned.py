@@ -15,7 +15,7 @@ import numpy as np
 
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.reconstruct.wiener import white, wiener
-from diffphys.types import Array, Status
+from diffphys.types import Status
 
 CURVE = "network passes"
 SPREADS = (0.3, 0.1, 0.03, 1.0)  # of the bank's white priors, in units of the image's scale
@@ -126,42 +126,29 @@ _LAST: dict[tuple[str, tuple[int, ...]], Prepared] = {}
 
 
 def _prepare(problem: Problem) -> Prepared:
-    from diffphys.networks.inputs import measured_image, noise_map, scale_of
+    from diffphys.networks.inputs import measured, scale_of
 
     start = wiener(problem)
     image = np.asarray(problem.operator.crop(start.x))
-    noise = noise_map(problem)
+    seen, noise = measured(problem)
     unit = scale_of(image, noise)
-    inputs = np.stack([image, measured_image(problem), noise], axis=-1).astype(np.float32) / unit
+    inputs = np.stack([image, seen, noise], axis=-1).astype(np.float32) / unit
     return Prepared(inputs, unit, start, _unfamiliar(problem))
 
 
-def through(name: str, inputs: np.ndarray) -> np.ndarray:
-    """(*axes, C) -> (*axes, outputs) by a shipped network."""
+def through(name: str, inputs: np.ndarray, *, weights: Any = None) -> np.ndarray:
+    """(*axes, C) -> (*axes, outputs) by a network, with its shipped weights unless others are given."""
     from diffphys.networks import tiled
-    from diffphys.networks.weights import pretrained
+    from diffphys.networks.weights import pretrained, program
 
-    model, weights = pretrained(name)
-    return tiled.apply(lambda part: _call(model, weights, part), inputs)
+    run, used = program(name), pretrained(name)[1] if weights is None else weights
+    return tiled.apply(lambda part: run(used, part), inputs)
 
 
 def turned(name: str, inputs: np.ndarray) -> np.ndarray:
     """`through`, averaged over the plane and its half turn, which the optics do not tell apart: 0.05 to 0.1 dB better."""
     half = through(name, np.ascontiguousarray(np.flip(inputs, (-3, -2))))
     return (through(name, inputs) + np.flip(half, (-3, -2))) / 2
-
-
-def _call(model: Any, weights: Any, inputs: Any) -> Array:
-    return _compiled(model)(weights, inputs)
-
-
-def _compiled(model: Any) -> Any:
-    if model not in _PROGRAMS:
-        _PROGRAMS[model] = jax.jit(lambda weights, inputs: model(weights)(inputs))
-    return _PROGRAMS[model]
-
-
-_PROGRAMS: dict[Any, Any] = {}  # one program per network, whatever the number of calls
 
 
 def finished(

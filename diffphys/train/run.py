@@ -44,12 +44,12 @@ def train_network(
         workers: processes that make missing examples.
         progress: called with (fraction done, text).
     """
+    first = None if start is None else _fitting(network, start, output, seed=seed)
     stream = Examples(network.modality, count=recipe.examples, folder=examples or default_folder())
     stream.make(workers=workers, progress=progress)
     images = stream.load()
     if network.role in extras.NEEDED:
         images["extra"] = extras.load(network, stream, progress=progress)
-    first = None if start is None else _fitting(network, start, output, seed=seed)
     folder = Path(runs) / network.name
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"seed": seed, "weights": first, "progress": progress}

@@ -21,7 +21,7 @@ import numpy as np
 from diffphys.benchmark import draw, tiers
 from diffphys.benchmark.keys import stream as random_stream
 from diffphys.io.atomic import replacing
-from diffphys.networks.inputs import measured_image, noise_map, scale_of
+from diffphys.networks.inputs import measured, scale_of
 from diffphys.noise import Detector, sample
 from diffphys.reconstruct import problem_of
 from diffphys.reconstruct.wiener import wiener
@@ -79,7 +79,7 @@ def example(modality: str, index: int) -> Example:
     y = np.asarray(sample(draw.key_of(KEY, modality, "training", index, "noise"), detector, signal), np.float32)
     problem = problem_of(y, modality, parse(known.Spec, known.FIELDS, assumed), geometry=geometry, detector=detector)
     image = np.asarray(problem.operator.crop(wiener(problem).x))
-    noise = noise_map(problem)
+    seen, noise = measured(problem)
     unit = scale_of(image, noise)
     truth = x[draw.field_of(geometry.shape, x.shape)] * detector.peak_photons
 
@@ -88,7 +88,7 @@ def example(modality: str, index: int) -> Example:
 
     numbers = (detector.peak_photons, detector.background, detector.gain, detector.offset, detector.read_sigma)
     return Example(
-        kept(truth), kept(image), kept(measured_image(problem)), kept(noise),
+        kept(truth), kept(image), kept(seen), kept(noise),
         np.asarray(unit / detector.peak_photons, np.float32), y,
         np.array(list(assumed.values()), np.float32), np.array(numbers, np.float32),
     )  # fmt: skip
