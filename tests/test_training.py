@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,9 +43,21 @@ def test_the_stream_never_touches_reserved_families_or_keys(modality):
         assert 0.7 < error.std() / stream.CALIBRATION_ERROR[modality][field.name] < 1.3
 
 
-def test_an_example_is_what_a_user_would_hand_over():
+def one_threaded(folder, name):
+    """The example of a fresh process whose sums have one order."""
+    code = (
+        "import sys; from diffphys.train.stream import Examples, _keep; _keep(Examples('shg', count=6, folder=sys.argv[1]), 5)"
+    )
+    examples = stream.Examples("shg", count=6, folder=folder / name)
+    examples.folder.mkdir(parents=True)
+    flags = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, str(folder / name)], check=True, env=os.environ | flags)
+    return examples.read(5)
+
+
+def test_an_example_is_what_a_user_would_hand_over(tmp_path):
     """The same for everyone; its Wiener image looks like the specimen, its noise map is the noise of its measured image."""
-    made, again = stream.example("shg", 5), stream.example("shg", 5)
+    made, again = one_threaded(tmp_path, "a"), one_threaded(tmp_path, "b")
     for a, b in zip(made, again, strict=True):
         np.testing.assert_array_equal(a, b)
     x, wiener, measured, noise = (np.asarray(v, np.float64) for v in made[:4])

@@ -65,7 +65,7 @@ class Example(NamedTuple):
 
 
 def example(modality: str, index: int) -> Example:
-    """Make one example; depends on its arguments and VERSION alone."""
+    """Make one example; depends on its arguments and VERSION alone, to the last bit on one thread (more reorder sums)."""
     geometry, known = tiers.geometry(modality), resolve(modality)
     x = _specimen(modality, index, geometry)
     true, assumed = _specs(modality, index)
