@@ -5,7 +5,7 @@ laplace     the same -> image and the log of its Laplace scale
 deconvolve  (bank of Wiener images under white priors, wiener, measured, noise) -> image
 refine      (first estimate, its data step, wiener, measured, noise) -> image
 denoise     (noisy image, its noise) -> image
-score       (noisy image, log noise), preconditioned -> image; any noise
+score       (noisy image, log noise), preconditioned -> image
 condition   (what the Wiener image lacks, log noise, wiener, measured, noise), preconditioned -> image
 blind_spot  (measured image with hidden voxels, noise) -> measured image
 """
@@ -117,4 +117,4 @@ def noise_range(network: Network) -> tuple[float, float]:
     if network.name.startswith("ircnn_"):
         level = IRCNN_LEVELS[int(network.name.split("_")[1])]
         return level / 1.75, level * 1.75
-    return {"denoise": (0.004, 0.5), "condition": (0.003, 0.6)}.get(network.role, (0.003, 3.0))
+    return {"denoise": (0.004, 0.5), "condition": (0.003, 0.6)}.get(network.role, (0.02, 0.6))  # scores start from Wiener images
