@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 import diffphys
-from diffphys.cli import main, options
+from diffphys.cli import main, options, session
 from diffphys.cli.app import _join_numbers
 from diffphys.cli.show import number
 from diffphys.io import hdf5, optics_file
@@ -199,6 +199,21 @@ def test_ctrl_c_during_the_calibration_writes_nothing(simulated, tmp_path):
     assert process.returncode == 130
     assert "nothing was written" in _one_line(err)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_lost_in_a_callback_of_the_interpreter_stops_the_next_stage():
+    class Pressed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    with session.heeding_ctrl_c():
+        pressed = Pressed()
+        del pressed  # Python reports the KeyboardInterrupt and goes on
+        with pytest.raises(KeyboardInterrupt), session.Clock().stage("next"):
+            pass
+        session.heed()  # raised once only
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_during_the_reconstruction_keeps_what_is_finished(reconstructed, tmp_path, capsys):

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from diffphys.cli import benchmark, identification, measure, score, simulation, tools, training
-from diffphys.cli.session import Interrupted, say, use_cache
+from diffphys.cli.session import Interrupted, heeding_ctrl_c, say, use_cache
 
 app = typer.Typer(
     name="diffphys",
@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its complaints come back as our one line
     use_cache()
     try:
-        code = app(args=arguments, prog_name="diffphys", standalone_mode=False)
+        with heeding_ctrl_c():
+            code = app(args=arguments, prog_name="diffphys", standalone_mode=False)
     except Interrupted as stop:
         return _stopped(str(stop))
     except (KeyboardInterrupt, typer.Abort):

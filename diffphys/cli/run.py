@@ -10,7 +10,7 @@ from typing import Any
 
 from diffphys.cli import options
 from diffphys.cli.load import Job, load
-from diffphys.cli.session import Clock, Interrupted, StopFlag, progress, warn
+from diffphys.cli.session import Clock, Interrupted, StopFlag, heed, progress, warn
 
 
 class Run:
@@ -112,6 +112,7 @@ class Run:
             command=sys.argv, inputs=inputs, optics=job.optics, options=a, started=self.started, seconds=self.clock.seconds
         )
         write_json(out.path("run.json"), {**record, "reconstruction": self.restored})
+        heed()
         out.publish()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        heed()
         start = time.perf_counter()
         try:
             yield
@@ -75,10 +77,46 @@ def progress(title: str) -> Iterator[Callable[[float, str], None]]:
     ) as bar:
 
         def update(fraction: float, text: str = "") -> None:
+            heed()
             bar.update(max(0.0, 100 * min(fraction, 1.0) - bar.n))
             bar.set_postfix_str(text)
 
         yield update
+
+
+_swallowed = False  # a Ctrl-C came and nothing has ended for it yet
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Within it `heed` raises a KeyboardInterrupt that was lost: Python drops one that strikes a callback of its collector."""
+
+    def on_signal(*_: object) -> None:
+        global _swallowed
+        _swallowed = True
+        raise KeyboardInterrupt
+
+    global _swallowed
+    _swallowed = False
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def heed() -> None:
+    """Raise the KeyboardInterrupt that was lost since the command began, if one was."""
+    global _swallowed
+    if _swallowed:
+        _swallowed = False
+        raise KeyboardInterrupt
 
 
 class StopFlag:

@@ -117,4 +117,6 @@ def noise_range(network: Network) -> tuple[float, float]:
     if network.name.startswith("ircnn_"):
         level = IRCNN_LEVELS[int(network.name.split("_")[1])]
         return level / 1.75, level * 1.75
-    return {"denoise": (0.004, 0.5), "condition": (0.003, 0.6)}.get(network.role, (0.02, 0.6))  # scores start from Wiener images
+    return {"denoise": (0.004, 0.5), "condition": (0.003, 0.6)}.get(
+        network.role, (0.02, 0.6)
+    )  # scores start from Wiener images
