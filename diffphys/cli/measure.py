@@ -21,6 +21,8 @@ Option = Annotated[
     typer.Option("--option", metavar="NAME=NUMBER", help="Option of the method, e.g. tv_weight=0.01; repeatable."),
 ]
 PointSource = Annotated[bool, typer.Option("--point-source", help="The image is of one point: fit the PSF model to it.")]
+Shared = Annotated[bool, typer.Option("--shared", help="Folder: one spec for all its stacks.")]
+Together = Annotated[int, typer.Option("--together", min=1, help="Folder: stacks per program; more need more memory.")]
 
 Zernike = Annotated[
     str | None,
@@ -88,11 +90,22 @@ def calibrate(
     voxel_um: options.VoxelUm = None,
     axes: options.Axes = None,
     sample: options.SampleName = None,
+    shared: Shared = False,
+    together: Together = 16,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Find how the instrument was really set, without restoring the image."""
-    run = Run(dict(locals()))
+    """Find how the instrument was really set, without restoring the image; of a stack, or of every stack of a folder."""
+    arguments = dict(locals())
+    if stack.is_dir():
+        from diffphys.cli.folder import calibrate_folder
+
+        if point_source or sample is not None:
+            raise ValueError("--point-source and --sample are for one file; leave them out for a folder")
+        return calibrate_folder(arguments, shared=shared, width=together)
+    if shared:
+        raise ValueError(f"--shared finds one spec for a folder of stacks; {stack} is no folder")
+    run = Run(arguments)
     from diffphys.io.output_folder import OutputFolder
 
     job = run.load()
