@@ -24,7 +24,7 @@ from diffphys.io.provenance import sha256
 from diffphys.io.tiff import read_stack, write_image
 
 ROOT = Path(__file__).parents[1]
-RESULTS = {"reconstruction.ome.tif", "calibration.json", "figure.png", "run.json"}
+RESULTS = {"reconstruction.ome.tif", "prediction.ome.tif", "calibration.json", "figure.png", "run.json"}
 SPECS = {"confocal_3d": "z_step=60,spherical_aberr=0.1", "shg": "phase_matching_error=0.8,collection_na_mismatch=0.02"}
 
 
@@ -87,7 +87,7 @@ def test_optics_init_writes_a_file_that_can_be_used(tmp_path, capsys, modality):
     assert capsys.readouterr().out == path.read_text()
 
 
-def test_reconstruct_writes_its_four_files(reconstructed):
+def test_reconstruct_writes_its_five_files(reconstructed):
     modality, source, out = reconstructed
     assert {p.name for p in out.iterdir()} == RESULTS
     held = hdf5.read_measurement(source / "measurement.h5")
@@ -150,7 +150,7 @@ def test_calibrate_alone_gives_the_same_calibration(reconstructed, capsys):
     printed, err = capsys.readouterr()
     first, second = (json.loads((f / "calibration.json").read_text()) for f in (out, source.parent / "cal"))
     assert first["parameters"] == second["parameters"]
-    assert {p.name for p in (source.parent / "cal").iterdir()} == RESULTS - {"reconstruction.ome.tif"}
+    assert {p.name for p in (source.parent / "cal").iterdir()} == RESULTS - {"reconstruction.ome.tif", "prediction.ome.tif"}
     for field in diffphys.types.resolve(modality).FIELDS:
         assert field.name in printed
     assert first["status"] in printed and "±" in printed

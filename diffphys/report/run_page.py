@@ -1,0 +1,249 @@
+"""One run as one HTML page that needs nothing else: no library, no network, no font.
+
+In: a run as `diffphys.cli.finished.read_run` gives it. First everything is brought into plain data (texts, numbers, data
+URIs), then a template with escaping writes it: file names and metadata may come from anyone. Without JavaScript the page still
+shows the middle slices, the projections and all tables.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffphys.report import run_images as images
+from diffphys.report import run_psf
+from diffphys.report.panels import RESIDUAL_LIMIT
+from diffphys.report.residual import in_sigmas
+from diffphys.report.run_chart import Line, chart
+from diffphys.report.text import number
+from diffphys.spec import pitch_um
+
+_DASH = "–"
+_TITLES = {"confocal_3d": "Confocal 3-D stack", "shg": "SHG frames"}
+
+
+def page(run: Any) -> str:
+    """The page of a finished run (`diffphys.cli.finished.Finished`)."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.get_template("run.html").render(collect(run))
+
+
+def collect(run: Any) -> dict[str, Any]:
+    """Everything the page shows, in plain data."""
+    record, pitch = run.record, pitch_um(run.geometry)
+    volume = len(run.geometry.shape) == 3
+    layers = _layers(run)
+    shown = images.viewer(layers, pitch_um=pitch[-2:]) if layers else None
+    return {
+        "name": run.name,
+        "kind": _TITLES.get(run.modality.NAME, run.modality.NAME),
+        "volume": volume,
+        "facts": _facts(run, pitch),
+        "outcomes": _outcomes(run),
+        "notes": run.notes,
+        "warnings": _warnings(run),
+        "viewer": shown,
+        "slices": {layer["key"]: layer["slices"] for layer in shown["layers"]} if shown else {},
+        "places": _places(layers, pitch) if layers else [],
+        "projections": _projections(run, pitch) if volume else [],
+        "limit": RESIDUAL_LIMIT,
+        "parameters": _parameters(run),
+        "derived": _derived(run),
+        "undetermined": run.calibration.undetermined if run.calibration else {},
+        "correlation": _correlation(run),
+        "psf": run_psf.collect(run),
+        "curve": _curve(record.reconstruction),
+        "provenance": _provenance(record),
+        "optics": _flat(record.optics),
+        "options": _flat({k: v for k, v in record.options.items() if v is not None}),
+    }
+
+
+def _layers(run: Any) -> list[images.Layer]:
+    """Channels of the viewer: measurement, reconstruction, residual, uncertainty, those that there are."""
+    unit = _unit(run.detector)
+    found = []
+    if run.measurement is not None:
+        found.append(images.intensity("measurement", "Measurement", "counts", run.measurement))
+    if run.image is not None:
+        found.append(images.intensity("reconstruction", "Reconstruction", unit, run.image))
+    if run.measurement is not None and run.prediction is not None:
+        y, model, span = run.measurement, run.prediction, (-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+        plane = lambda k: in_sigmas(y[k], model[k], run.detector)  # noqa: E731
+        found.append(images.Layer("residual", "Residual", "σ", len(y), plane, span, residual=True))
+    if run.uncertainty is not None:
+        found.append(images.intensity("uncertainty", "Uncertainty, 1 σ", unit, run.uncertainty))
+    return found
+
+
+def _unit(detector: Any) -> str:
+    peak = float(np.asarray(detector.peak_photons))
+    return "photons" if peak == 1 else f"× {peak:g} photons"
+
+
+def _places(layers: Sequence[images.Layer], pitch: Sequence[float]) -> list[str]:
+    """What each plane or frame is called."""
+    total = max(layer.count for layer in layers)
+    if len(pitch) == 2:
+        return [f"frame {k + 1} of {total}" for k in range(total)]
+    return [f"plane {k + 1} of {total}, z {k * pitch[0]:.2f} µm" for k in range(total)]
+
+
+def _projections(run: Any, pitch: Sequence[float]) -> list[dict[str, Any]]:
+    shown = (("Measurement", "counts", run.measurement), ("Reconstruction", _unit(run.detector), run.image))
+    return [{"label": n, "unit": u, **images.projected(stack, pitch)} for n, u, stack in shown if stack is not None]
+
+
+def _facts(run: Any, pitch: Sequence[float]) -> list[tuple[str, str]]:
+    """The few numbers at the top."""
+    how, shape = run.record.reconstruction, run.geometry.shape
+    frames = f"{run.geometry.frames} × " if len(shape) == 2 else ""
+    facts = [("field", frames + " × ".join(map(str, shape))), ("voxel" if len(shape) == 3 else "pixel", _size(pitch))]
+    if how is not None:
+        facts.append(("method", str(run.record.options.get("method", _DASH)).replace("_", " ")))
+    facts.append(("time", f"{sum(run.record.seconds.values()):.1f} s"))
+    return [*facts, ("date", run.record.started.replace("T", " ")[:16])]
+
+
+def _size(pitch: Sequence[float]) -> str:
+    return " × ".join(f"{p:.4g}" for p in pitch) + " µm"
+
+
+def _outcomes(run: Any) -> list[dict[str, Any]]:
+    """Status and remedy of calibration and reconstruction. That an image converged does not make its instrument right."""
+    c, r = run.calibration, run.record.reconstruction
+    found = []
+    if c is not None:
+        found.append({"what": "Calibration", "status": _word(c.status), "good": c.status == "CONVERGED", "text": c.remedy})
+    if r is not None:
+        good = r.status == "CONVERGED"
+        text = f"after {r.iterations} iterations"
+        if not good:
+            text += f": {r.remedy}"
+        elif c is not None and c.status != "CONVERGED":
+            good, text = False, f"{text}, but no better than the calibration it rests on"
+        found.append({"what": "Reconstruction", "status": _word(r.status), "good": good, "text": text})
+    return found
+
+
+def _word(status: str) -> str:
+    return status.lower().replace("_", " ")
+
+
+def _warnings(run: Any) -> list[str]:
+    told = [*(run.calibration.warnings if run.calibration else ())]
+    told += run.record.reconstruction.warnings if run.record.reconstruction else ()
+    return list(dict.fromkeys((*run.modality.sampling_warnings(run.geometry), *told)))
+
+
+def _parameters(run: Any) -> list[dict[str, Any]]:
+    """Rows of the spec: value, error bar, range, and where in the range that is, in percent."""
+    nominal = run.modality.nominal(run.geometry)
+    symbols = {f.name: f.symbol for f in run.modality.FIELDS}
+    if run.calibration is None:
+        stated = {n: float(getattr(run.spec, n)) for n in symbols} if run.spec is not None else {}
+        units = {f.name: f.unit for f in run.modality.FIELDS}
+        return [
+            {"name": _label(n), "symbol": symbols[n], "value": number(v), "sigma": "", "unit": _blank(units[n]), "bar": None}
+            | {"range": "", "note": "given", "nominal": number(float(getattr(nominal, n)))}
+            for n, v in stated.items()
+        ]
+    rows = []
+    for name, p in run.calibration.parameters.items():
+        fixed, unknown = p.range[0] == p.range[1], name in run.calibration.undetermined
+        ideal = float(getattr(nominal, name, math.nan))
+        row = {"name": _label(name), "symbol": symbols.get(name, ""), "unit": _blank(p.unit), "nominal": number(ideal)}
+        row |= {"value": _number(p.value, p.sigma), "sigma": "" if fixed else _number(p.sigma, p.sigma)}
+        row["range"] = f"{p.range[0]:.5g} … {p.range[1]:.5g}"
+        row["note"] = "fixed" if fixed else "not determined by this data" if unknown else ""
+        row["bar"] = None if fixed else _bar(p.value, p.sigma, p.range, ideal)
+        rows.append(row)
+    return rows
+
+
+def _bar(value: float | None, sigma: float | None, span: tuple[float, float], ideal: float) -> dict[str, float] | None:
+    if value is None:
+        return None
+
+    def at(v: float) -> float:
+        return 100 * min(1.0, max(0.0, (v - span[0]) / (span[1] - span[0])))
+
+    low, high = at(value - (sigma or 0)), at(value + (sigma or 0))
+    return {"at": at(value), "low": low, "width": high - low, "nominal": at(ideal) if math.isfinite(ideal) else -1.0}
+
+
+def _derived(run: Any) -> list[dict[str, str]]:
+    found = run.calibration.derived if run.calibration else {}
+    return [{"name": n, "value": _number(e.value, e.sigma), "sigma": _number(e.sigma, e.sigma)} for n, e in found.items()]
+
+
+def _correlation(run: Any) -> dict[str, Any] | None:
+    """Rows of (text, strength 0 to 100, sign); None for a single parameter."""
+    if run.calibration is None or len(run.calibration.names) < 2:
+        return None
+    rows = [
+        [{"text": _DASH if r is None else f"{r:+.2f}", "share": round(100 * abs(r or 0)), "sign": _sign(r)} for r in row]
+        for row in run.calibration.correlation
+    ]
+    return {"names": [_label(n) for n in run.calibration.names], "rows": rows}
+
+
+def _sign(r: float | None) -> str:
+    return "plus" if (r or 0) >= 0 else "minus"
+
+
+def _curve(how: Any) -> dict[str, Any] | None:
+    """What the stopping rule watched."""
+    if how is None or len(how.curve) < 2:
+        return None
+    values = np.array([math.nan if v is None else v for v in how.curve])
+    steps = np.linspace(how.iterations / len(values), how.iterations, len(values))
+    good = values[np.isfinite(values)]
+    log = bool(good.size and good.min() > 0 and good.max() > 30 * good.min())
+    return chart([Line("", steps, values)], xlabel="iteration", ylabel=_label(how.curve_name), log=log)
+
+
+def _provenance(record: Any) -> list[tuple[str, str]]:
+    device = record.device
+    rows = [("command", shlex.join(record.command)), ("directory", record.directory)]
+    rows += [("started", record.started), ("finished", record.finished)]
+    rows += [("wall time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.seconds.items()))]
+    rows += [("device", f"{device.get('count', 1)} × {device.get('kind', '')} ({device.get('platform', '')})")]
+    rows += [("platform", record.platform), ("source commit", record.git_commit or "")]
+    rows += [("peak memory", ", ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in record.peak_memory_bytes.items()))]
+    rows += [("versions", ", ".join(f"{k} {v}" for k, v in record.versions.items()))]
+    for role, given in record.inputs.items():
+        rows += [(role, given.path), (f"{role}, sha256", given.sha256)]
+    return [(k, v) for k, v in rows if v]
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as rows; long lists shortened."""
+    rows: list[tuple[str, str]] = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((f"{prefix}{key}", text if len(text) < 300 else f"{text[:300]} …"))
+    return rows
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _blank(unit: str) -> str:
+    return "" if unit == "1" else unit
+
+
+def _number(value: float | None, sigma: float | None) -> str:
+    return _DASH if value is None else number(value, sigma)
