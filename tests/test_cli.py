@@ -22,6 +22,7 @@ from diffphys.cli.show import number
 from diffphys.io import hdf5, optics_file
 from diffphys.io.provenance import sha256
 from diffphys.io.tiff import read_stack, write_image
+from diffphys.report.residual import in_sigmas
 
 ROOT = Path(__file__).parents[1]
 RESULTS = {"reconstruction.ome.tif", "prediction.ome.tif", "calibration.json", "figure.png", "run.json"}
@@ -130,6 +131,20 @@ def test_run_json_tells_how_to_repeat_the_run(reconstructed):
     restored = content["reconstruction"]
     assert len(restored["curve"]) >= 1 and restored["detector"]["gain"] == 1.0 and len(restored["spec"]) == 3
     assert content["versions"]["jax"] and content["device"]["platform"] and content["command"]
+
+
+def test_report_of_the_run(reconstructed, tmp_path, capsys):
+    """The model's counts are kept and fit: residuals of unit variance; the page shows all channels without a complaint."""
+    modality, source, out = reconstructed
+    held = hdf5.read_measurement(source / "measurement.h5").samples["sample_00"]
+    left_over = in_sigmas(held.y, tifffile.imread(out / "prediction.ome.tif").reshape(held.y.shape), held.detector)
+    assert 0.8 < left_over.std() < 1.1
+    run("report", out, "-o", tmp_path / "page.html")
+    assert not capsys.readouterr().err
+    page = (tmp_path / "page.html").read_text()
+    for key in ("measurement", "reconstruction", "residual"):
+        assert f'data-key="{key}"' in page, key
+    assert "calibrated" in page and "Convergence" in page and ("Maximum projections" in page) == (modality == "confocal_3d")
 
 
 def test_tiff_with_its_optics_file_gives_the_same_image_as_hdf5(reconstructed, capsys):

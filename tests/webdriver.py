@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015", "Space": "\ue00d"}
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015", "Left": "\ue012", "Right": "\ue014", "Space": "\ue00d"}
 
 
 def missing() -> str:
@@ -63,6 +63,11 @@ class Browser:
         """Errors and warnings since the last call."""
         entries = self._call("POST", "/se/log", {"type": "browser"})
         return [e["message"] for e in entries if e["level"] in ("SEVERE", "WARNING")]
+
+    def prefer_dark(self) -> None:
+        """The page sees prefers-color-scheme: dark."""
+        features = [{"name": "prefers-color-scheme", "value": "dark"}]
+        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}})
 
     def picture(self) -> bytes:
         """PNG of the window."""

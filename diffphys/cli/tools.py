@@ -84,7 +84,9 @@ def _demo(modality: str, output: Path, seed: int) -> None:
         write_calibration(out.path("calibration.json"), result.calibration, known)
         write_image(out.path("reconstruction.ome.tif"), best.image, stated.voxel_um, description="diffphys: reconstruction")
         counts = best.prediction.reshape(made.y.shape)
-        write_image(out.path("prediction.ome.tif"), counts, stated.voxel_um, description="diffphys: expected counts of the model")
+        write_image(
+            out.path("prediction.ome.tif"), counts, stated.voxel_um, description="diffphys: expected counts of the model"
+        )
         figure(
             out.path("figure.png"),
             y=made.y,

@@ -15,8 +15,8 @@ class Line(NamedTuple):
     """One line: label, x and y values; `dashed` for what it is compared with; `hue` chooses one of the page's colours."""
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: np.ndarray
+    y: np.ndarray
     dashed: bool = False
     hue: int = 0
 

@@ -27,18 +27,20 @@ class Layer(NamedTuple):
 
     Attributes:
         key, label, unit: what it is called.
-        count: how many planes or frames it has; one that has fewer than the others shows its only one to all of them.
+        total: how many planes or frames it has; one that has fewer than the others shows its only one to all of them.
         plane: index -> (y, x).
         limits: values drawn black and white.
+        span: the same in words.
         residual: in noise sigmas, drawn on a diverging scale.
     """
 
     key: str
     label: str
     unit: str
-    count: int
+    total: int
     plane: Callable[[int], np.ndarray]
     limits: tuple[float, float]
+    span: str
     residual: bool = False
 
 
@@ -54,10 +56,24 @@ def limits(image: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def intensity(key: str, label: str, unit: str, stack: np.ndarray) -> Layer:
-    """The layer of a stack (plane, y, x), or of one image (y, x) that belongs to all planes."""
-    stack = stack if stack.ndim == 3 else stack[None]
-    return Layer(key, label, unit, len(stack), lambda k: np.asarray(stack[k], np.float64), limits(stack))
+def spanned(span: tuple[float, float], *, scale: float = 1.0, bright: str = "white") -> str:
+    """The limits in words, `scale` units per value."""
+    low, high = (scale * v for v in span)
+    if high <= low:
+        return f"constant {_short(low)}"
+    low = 0.0 if abs(low) < 1e-3 * abs(high) else low
+    return f"black {_short(low)}, {bright} {_short(high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def intensity(key: str, label: str, unit: str, stack: np.ndarray, *, scale: float = 1.0) -> Layer:
+    """The layer of a stack (plane, y, x), or of one image (y, x) that belongs to all planes; `scale` units per value."""
+    stack, span = (stack if stack.ndim == 3 else stack[None]), limits(stack)
+    words = spanned(span, scale=scale)
+    return Layer(key, label, unit, len(stack), lambda k: np.asarray(stack[k], np.float64), span, words)
 
 
 def viewer(layers: Sequence[Layer], *, pitch_um: Sequence[float], budget: int = VIEWER_BYTES) -> dict[str, Any]:
@@ -70,7 +86,7 @@ def viewer(layers: Sequence[Layer], *, pitch_um: Sequence[float], budget: int = 
         planes: indices shown, of `total`; layers: those given with their slices (data URIs); factor: side of the averaged
         blocks; jpeg: whether the greys are; aspect and scale bar as of `frame`.
     """
-    shape, total = layers[0].plane(0).shape, max(layer.count for layer in layers)
+    shape, total = layers[0].plane(0).shape, max(layer.total for layer in layers)
     factor, planes, kind = _plan(layers, shape, total, budget)
     slices = {layer.key: [_slice(layer, k, factor, kind) for k in _own(layer, planes)] for layer in layers}
     shown = [{**layer._asdict(), "slices": slices[layer.key]} for layer in layers]
@@ -95,11 +111,11 @@ def chosen(total: int, most: int) -> list[int]:
 
 
 def _own(layer: Layer, planes: Sequence[int]) -> Sequence[int]:
-    return planes if layer.count > 1 else [0]
+    return planes if layer.total > 1 else [0]
 
 
 def _slice(layer: Layer, plane: int, factor: int, kind: str) -> str:
-    image = layer.plane(min(plane, layer.count - 1))
+    image = layer.plane(min(plane, layer.total - 1))
     if layer.residual:
         return sigmas(binned(image, factor, noise=True))
     return grey(binned(image, factor), layer.limits, kind=kind)
@@ -175,7 +191,7 @@ def projections(stack: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield from (("xy", views[0]), ("xz", views[1]), ("zy", views[2].T))
 
 
-def projected(stack: np.ndarray, pitch_um: Sequence[float]) -> dict[str, Any]:
+def projected(stack: np.ndarray, pitch_um: Sequence[float], *, scale: float = 1.0) -> dict[str, Any]:
     """The three projections as pictures, with the size in micrometres that they have to be drawn in."""
     dz, dy, dx = pitch_um
     pitches = {"xy": (dy, dx), "xz": (dz, dx), "zy": (dy, dz)}
@@ -185,4 +201,4 @@ def projected(stack: np.ndarray, pitch_um: Sequence[float]) -> dict[str, Any]:
     for name, view in views.items():
         small = binned(view, max(1, -(-max(view.shape) // PROJECTION_PIXELS)))
         pictures[name] = {"uri": coloured(small, span), **frame(view.shape, pitches[name])}
-    return {"views": pictures, "limits": span}
+    return {"views": pictures, "span": spanned(span, scale=scale, bright="bright")}

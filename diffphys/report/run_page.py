@@ -56,6 +56,7 @@ def collect(run: Any) -> dict[str, Any]:
         "projections": _projections(run, pitch) if volume else [],
         "limit": RESIDUAL_LIMIT,
         "parameters": _parameters(run),
+        "misfit": run.calibration is not None and run.calibration.status == "MISFIT",
         "derived": _derived(run),
         "undetermined": run.calibration.undetermined if run.calibration else {},
         "correlation": _correlation(run),
@@ -69,37 +70,40 @@ def collect(run: Any) -> dict[str, Any]:
 
 def _layers(run: Any) -> list[images.Layer]:
     """Channels of the viewer: measurement, reconstruction, residual, uncertainty, those that there are."""
-    unit = _unit(run.detector)
+    peak = float(np.asarray(run.detector.peak_photons))
     found = []
     if run.measurement is not None:
         found.append(images.intensity("measurement", "Measurement", "counts", run.measurement))
     if run.image is not None:
-        found.append(images.intensity("reconstruction", "Reconstruction", unit, run.image))
+        found.append(images.intensity("reconstruction", "Reconstruction", "photons", run.image, scale=peak))
     if run.measurement is not None and run.prediction is not None:
-        y, model, span = run.measurement, run.prediction, (-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        plane = lambda k: in_sigmas(y[k], model[k], run.detector)  # noqa: E731
-        found.append(images.Layer("residual", "Residual", "σ", len(y), plane, span, residual=True))
+        y, model = run.measurement, run.prediction
+
+        def residual(k: int) -> np.ndarray:
+            return in_sigmas(y[k], model[k], run.detector)
+
+        found.append(images.Layer("residual", "Residual", "σ", len(y), residual, (0.0, 0.0), "", residual=True))
     if run.uncertainty is not None:
-        found.append(images.intensity("uncertainty", "Uncertainty, 1 σ", unit, run.uncertainty))
+        found.append(images.intensity("uncertainty", "Uncertainty, 1 σ", "photons", run.uncertainty, scale=peak))
     return found
-
-
-def _unit(detector: Any) -> str:
-    peak = float(np.asarray(detector.peak_photons))
-    return "photons" if peak == 1 else f"× {peak:g} photons"
 
 
 def _places(layers: Sequence[images.Layer], pitch: Sequence[float]) -> list[str]:
     """What each plane or frame is called."""
-    total = max(layer.count for layer in layers)
+    total = max(layer.total for layer in layers)
     if len(pitch) == 2:
         return [f"frame {k + 1} of {total}" for k in range(total)]
     return [f"plane {k + 1} of {total}, z {k * pitch[0]:.2f} µm" for k in range(total)]
 
 
 def _projections(run: Any, pitch: Sequence[float]) -> list[dict[str, Any]]:
-    shown = (("Measurement", "counts", run.measurement), ("Reconstruction", _unit(run.detector), run.image))
-    return [{"label": n, "unit": u, **images.projected(stack, pitch)} for n, u, stack in shown if stack is not None]
+    peak = float(np.asarray(run.detector.peak_photons))
+    shown = (("Measurement", "counts", run.measurement, 1.0), ("Reconstruction", "photons", run.image, peak))
+    return [
+        {"label": label, "unit": unit, **images.projected(stack, pitch, scale=scale)}
+        for label, unit, stack, scale in shown
+        if stack is not None
+    ]
 
 
 def _facts(run: Any, pitch: Sequence[float]) -> list[tuple[str, str]]:
@@ -207,7 +211,7 @@ def _curve(how: Any) -> dict[str, Any] | None:
     values = np.array([math.nan if v is None else v for v in how.curve])
     steps = np.linspace(how.iterations / len(values), how.iterations, len(values))
     good = values[np.isfinite(values)]
-    log = bool(good.size and good.min() > 0 and good.max() > 30 * good.min())
+    log = bool(good.size and good.min() > 0 and good.max() > 10 * good.min())
     return chart([Line("", steps, values)], xlabel="iteration", ylabel=_label(how.curve_name), log=log)
 
 

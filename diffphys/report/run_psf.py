@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from diffphys.primitives.convolve import support
 from diffphys.report import run_images as images
 from diffphys.report.run_chart import Line, chart
 from diffphys.spec import pitch_um
 
-LATERAL, AXIAL, FRAME = 33, 41, 128  # largest side of what is shown
+LARGEST = 128  # side of the grid that is computed
+ENERGY, LEAST = 0.97, 4  # what is shown holds this share of the energy along each axis, and this many voxels to each side
 
 
 def collect(run: Any) -> dict[str, Any] | None:
@@ -22,16 +24,21 @@ def collect(run: Any) -> dict[str, Any] | None:
     if run.spec is None and run.psf is None:
         return None
     pitch = pitch_um(run.geometry)
-    if len(run.geometry.shape) == 2:
-        block = run.modality.block(run.geometry, tuple(min(n, FRAME) for n in run.geometry.shape))
-        pair = {n: np.asarray(run.modality.psf(s, geometry=block), np.float64) for n, s in _specs(run).items()}
-        return _frames(pair, pitch, run.geometry.phase_offsets_rad)
-    sizes = zip(run.geometry.shape, (AXIAL, LATERAL, LATERAL), strict=True)
-    block = run.modality.block(run.geometry, tuple(min(n, most) for n, most in sizes))
+    block = run.modality.block(run.geometry, tuple(min(n, LARGEST) for n in run.geometry.shape))
     pair = {n: np.asarray(run.modality.psf(s, geometry=block), np.float64) for n, s in _specs(run).items()}
     if run.psf is not None:
         pair = {"measured": _middle(run.psf, block.shape), **pair}
-    return _stack(pair, pitch)
+    found = _stack(pair, pitch) if len(block.shape) == 3 else _frames(pair, pitch, run.geometry.phase_offsets_rad)
+    restored = run.record.reconstruction is not None
+    if list(pair) == ["nominal"] and restored:
+        found["text"] = "The image was restored with the nominal instrument. " + found["text"]
+    return found
+
+
+def _window(psfs: list[np.ndarray]) -> tuple[int, ...]:
+    """Odd sides around index n//2 that show all of them; even where the grid is smaller."""
+    halves = np.max([support(p, energy=ENERGY) for p in psfs], axis=0)
+    return tuple(min(n, 2 * max(LEAST, int(h)) + 1) for n, h in zip(psfs[0].shape, halves, strict=True))
 
 
 def _specs(run: Any) -> dict[str, Any]:
@@ -51,14 +58,16 @@ def _middle(psf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _stack(pair: dict[str, np.ndarray], pitch: tuple[float, ...]) -> dict[str, Any]:
-    """Stacks (z, y, x) with their middle at index n//2."""
+    """Stacks (z, y, x)."""
     pictures, lateral, axial, widths = [], [], [], []
-    for hue, (name, psf) in enumerate(pair.items()):
-        z, y, x = (n // 2 for n in psf.shape)
+    shape = _window(list(pair.values()))
+    for hue, (name, whole) in enumerate(pair.items()):
+        psf = _middle(whole, shape)
+        z, y, x = np.unravel_index(int(np.argmax(psf)), psf.shape)
         pictures += [_picture(f"{name}, xy", psf[z], pitch[1:]), _picture(f"{name}, xz", psf[:, y], pitch[::2])]
         across, along = psf[z, y] / psf.max(), psf[:, y, x] / psf.max()
-        lateral.append(_profile(name, across, x, pitch[2], hue))
-        axial.append(_profile(name, along, z, pitch[0], hue))
+        lateral.append(_profile(name, across, pitch[2], hue))
+        axial.append(_profile(name, along, pitch[0], hue))
         widths.append((name, _width(across, pitch[2]), _width(along, pitch[0])))
     charts = [
         chart(lateral, xlabel="x, µm", ylabel="share of the peak"),
@@ -69,23 +78,22 @@ def _stack(pair: dict[str, np.ndarray], pitch: tuple[float, ...]) -> dict[str, A
         "pictures": pictures,
         "charts": [c for c in charts if c],
         "widths": {"head": ("PSF", "width in x", "width in z"), "rows": rows},
-        "text": "Square roots of the intensity on the stack's voxels. Widths at half maximum, along lines through the middle.",
+        "text": "Square roots of the intensity, on the stack's voxels, through the peak. Widths at half maximum.",
     }
 
 
 def _frames(pair: dict[str, np.ndarray], pitch: tuple[float, ...], offsets: tuple[float, ...]) -> dict[str, Any]:
     """PSFs (frame, y, x) with their middle at index n//2."""
     pictures, transfer, rows = [], [], []
+    shape = _window([psf for psfs in pair.values() for psf in psfs])
     for name, psfs in pair.items():
         for k, psf in enumerate(psfs):
             frame = f"{name}, frame {k + 1}"
-            y, x = (n // 2 for n in psf.shape)
-            small = _middle(psf, (min(psf.shape[0], LATERAL), min(psf.shape[1], LATERAL)))
-            pictures.append(_picture(frame, small, pitch))
+            pictures.append(_picture(frame, _middle(psf, shape), pitch))
             line = np.abs(np.fft.rfft(psf.sum(0)))
             frequencies = np.fft.rfftfreq(psf.shape[1], pitch[1])
             transfer.append(Line(frame, frequencies, line / line[0], dashed=name == "nominal" and len(pair) > 1, hue=k))
-            width = _width(psf[y] / psf.max(), pitch[1])
+            width = _width(psf[psf.shape[0] // 2], pitch[1])
             rows.append((frame, f"{offsets[k]:+.2f} rad", f"{width:.3f} µm" if width else "–"))
     drawn = chart(transfer, xlabel="spatial frequency along x, 1/µm", ylabel="transfer")
     return {
@@ -101,8 +109,9 @@ def _picture(label: str, plane: np.ndarray, pitch: tuple[float, ...]) -> dict[st
     return {"label": label, "uri": images.coloured(roots, (0.0, float(roots.max()))), **images.frame(plane.shape, pitch)}
 
 
-def _profile(name: str, values: np.ndarray, middle: int, step: float, hue: int) -> Line:
-    return Line(name, step * (np.arange(len(values)) - middle), values, dashed=name == "nominal", hue=hue)
+def _profile(name: str, values: np.ndarray, step: float, hue: int) -> Line:
+    """Distances are from the middle of the grid, which is the nominal focus."""
+    return Line(name, step * (np.arange(len(values)) - len(values) // 2), values, dashed=name == "nominal", hue=hue)
 
 
 def _width(values: np.ndarray, step: float) -> float | None:
