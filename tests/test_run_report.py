@@ -317,6 +317,26 @@ def test_runs_without_prediction_or_calibration(tmp_path, capsys):
     assert "given, xy" in page.text and "Correlation" not in page.text and "Residual" not in page.text
 
 
+def test_a_measured_psf_is_shown_beside_the_nominal(tmp_path, capsys):
+    """A run with --psf has no spec: its PSF is read again, if the file is still the same."""
+    folder = make_run(tmp_path / "run", shape=(15, 24, 33))
+    (folder / "calibration.json").unlink()
+    geometry = confocal.Geometry(shape=(15, 24, 33))
+    write_image(folder / "psf.tif", np.asarray(confocal.psf(confocal.nominal(geometry), geometry=geometry)), geometry.voxel_um)
+    record = json.loads((folder / "run.json").read_text())
+    record["inputs"]["psf"] = {"path": "psf.tif", "sha256": provenance.sha256(folder / "psf.tif")}
+    record["reconstruction"]["spec"] = None
+    (folder / "run.json").write_text(json.dumps(record))
+    psf = collect(read_run(folder))["psf"]
+    assert [p["label"] for p in psf["pictures"]] == ["measured, xy", "measured, xz", "nominal, xy", "nominal, xz"]
+    (_, *measured), (_, *nominal) = psf["widths"]["rows"]
+    assert [float(w.split()[0]) for w in measured] == pytest.approx([float(w.split()[0]) for w in nominal], rel=0.05)
+    (folder / "psf.tif").write_bytes(b"another")
+    report(folder)
+    assert "measured PSF psf.tif has changed" in capsys.readouterr().err
+    assert "Point-spread function" not in Page(folder / "report.html").text
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [

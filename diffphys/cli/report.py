@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli.session import warn
+from diffphys.cli.session import progress, warn
 
 RunFolder = Annotated[Path, typer.Argument(help="Output folder of reconstruct, calibrate or demo.", show_default=False)]
 Page = Annotated[Path | None, typer.Option("--output", "-o", help="HTML file to write; RUN/report.html if left out.")]
@@ -23,7 +23,10 @@ def report(run: RunFolder, output: Page = None, measurement: Stack = None) -> No
     from diffphys.io.atomic import write_text
     from diffphys.report.run_page import page
 
-    finished = read_run(run, measurement=measurement)
-    write_text(target, page(finished))
+    with progress("report") as update:
+        update(0.05, "reading the run")
+        finished = read_run(run, measurement=measurement)
+        update(0.4, "drawing")
+        write_text(target, page(finished))
     warn(finished.notes)
     print(f"report: {target}, {target.stat().st_size / 2**20:.1f} MiB")

@@ -95,11 +95,12 @@ def viewer(layers: Sequence[Layer], *, pitch_um: Sequence[float], budget: int = 
 
 
 def _plan(layers: Sequence[Layer], shape: Sequence[int], total: int, budget: int) -> tuple[int, list[int], str]:
-    """Block side, planes and format: the first of STEPS that fits if all planes are as the first, middle or last one."""
+    """Block side, planes and format: the first of STEPS that fits if all planes are as the first, middle or last one; the
+    middle one is on the page twice."""
     for side, most, kind in STEPS:
         factor, planes = max(1, -(-max(shape) // side)), chosen(total, most)
         probes = planes[0], planes[len(planes) // 2], planes[-1]
-        sizes = (len(_own(layer, planes)) * max(len(_slice(layer, k, factor, kind)) for k in probes) for layer in layers)
+        sizes = ((len(_own(layer, planes)) + 1) * max(len(_slice(layer, k, factor, kind)) for k in probes) for layer in layers)
         if sum(sizes) <= budget:
             break
     return factor, planes, kind

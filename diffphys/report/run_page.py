@@ -129,7 +129,7 @@ def _outcomes(run: Any) -> list[dict[str, Any]]:
         found.append({"what": "Calibration", "status": _word(c.status), "good": c.status == "CONVERGED", "text": c.remedy})
     if r is not None:
         good = r.status == "CONVERGED"
-        text = f"after {r.iterations} iterations"
+        text = f"after {r.iterations} iteration{'s' if r.iterations != 1 else ''}"
         if not good:
             text += f": {r.remedy}"
         elif c is not None and c.status != "CONVERGED":

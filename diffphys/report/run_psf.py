@@ -30,6 +30,8 @@ def collect(run: Any) -> dict[str, Any] | None:
         pair = {"measured": _middle(run.psf, block.shape), **pair}
     found = _stack(pair, pitch) if len(block.shape) == 3 else _frames(pair, pitch, run.geometry.phase_offsets_rad)
     restored = run.record.reconstruction is not None
+    if getattr(run.geometry, "depth_anchors", 1) > 1:
+        found["text"] += " At the depth of the first plane; it changes with depth."
     if list(pair) == ["nominal"] and restored:
         found["text"] = "The image was restored with the nominal instrument. " + found["text"]
     return found
