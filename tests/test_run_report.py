@@ -344,11 +344,16 @@ def test_a_measured_psf_is_shown_beside_the_nominal(tmp_path, capsys):
         ("run.json", b"{", "damaged"),
         ("run.json", b'{"format": "diffphys-run"}', "command: field required"),
         ("calibration.json", b"[]", "cannot be used"),
+        ("calibration.json", (b'"names": [', b'"names": ["more", '), "correlation is not 4 x 4"),
+        ("run.json", (b'"gain"', b'"pain"'), "reconstruction.detector.gain: field required"),
+        ("run.json", (b'"na"', b'"bad"'), "a geometry that confocal_3d does not know"),
         ("reconstruction.ome.tif", b"II*\0", "cannot read"),
     ],
 )
 def test_damaged_folders_are_one_line(tmp_path, capsys, file, content, words):
     folder = make_run(tmp_path / "run")
+    if isinstance(content, tuple):
+        content = (folder / file).read_bytes().replace(*content)
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)

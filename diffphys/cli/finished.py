@@ -70,7 +70,7 @@ def read_run(folder: Path, *, measurement: Path | None = None) -> Finished:
 
         modality, _ = aberrated(modality, ",".join(map(str, record.optics["zernike"])))
     geometry, how = _geometry(modality, record.optics["geometry"]), record.reconstruction
-    numbers = how.detector if how else calibration.detector if calibration else {}
+    numbers = how.detector.model_dump() if how else calibration.detector.model_dump() if calibration else {}
     y, notes = _measurement(folder, record, modality, geometry, measurement)
     images, missing = _images(folder, modality, geometry, restored=how is not None)
     psf, unread = _psf(folder, record, geometry) if how is not None and how.spec is None else (None, [])
@@ -113,7 +113,7 @@ def _recorded(modality: Any, geometry: Any) -> tuple[int, ...]:
 
 def _images(folder: Path, modality: Any, geometry: Any, *, restored: bool) -> tuple[dict[str, Any], list[str]]:
     """The image files that there are, mapped rather than read where possible; a line for a prediction that is not there."""
-    import tifffile
+    from diffphys.io.tiff import mapped_image
 
     shapes = {"image": geometry.shape, "uncertainty": geometry.shape, "prediction": _recorded(modality, geometry)}
     files = {"image": "reconstruction.ome.tif", "uncertainty": "uncertainty.ome.tif", "prediction": "prediction.ome.tif"}
@@ -122,12 +122,7 @@ def _images(folder: Path, modality: Any, geometry: Any, *, restored: bool) -> tu
         path = folder / file
         if not (restored and path.is_file()):
             continue
-        try:
-            with tifffile.TiffFile(path) as tif:
-                one = tif.series[0]
-                array = tifffile.memmap(path, mode="r") if one.dataoffset is not None else one.asarray()
-        except Exception as error:  # damaged files fail in many ways inside the reader
-            raise ValueError(f"cannot read {path} ({type(error).__name__}); repeat the run") from error
+        array = mapped_image(path)
         if array.size != math.prod(shapes[name]) or array.dtype.kind != "f":
             raise ValueError(f"{path} has shape {array.shape}; expected {tuple(shapes[name])} as run.json states")
         found[name] = array.reshape(shapes[name])
@@ -166,6 +161,7 @@ def _measurement(
 
 def _counts(path: Path, record: RunRecord, modality: Any, geometry: Any) -> np.ndarray:
     from diffphys.io.hdf5 import is_hdf5, read_measurement
+    from diffphys.io.run_record import DetectorNumbers
     from diffphys.io.tiff import read_stack
     from diffphys.noise import Detector
     from diffphys.spec import pitch_um
@@ -175,7 +171,8 @@ def _counts(path: Path, record: RunRecord, modality: Any, geometry: Any) -> np.n
         y = next(iter(samples.values())).y
     else:
         stated = record.optics.get("detector") or {}
-        numbers = {n: float(v) if isinstance(v, (int, float)) else math.nan for n, v in stated.items()}
+        known = {n: stated.get(n) for n in DetectorNumbers.model_fields}
+        numbers = {n: float(v) if isinstance(v, (int, float)) else math.nan for n, v in known.items()}
         how = {n: record.options.get(n) for n in ("channel", "axes")}
         y = read_stack(path, modality=modality, voxel_um=pitch_um(geometry), detector=Detector(**numbers), **how).data
     expected = _recorded(modality, geometry)

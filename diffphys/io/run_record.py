@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 _MAX_BYTES = 16 * 2**20
 Number = float | None  # None: not finite
@@ -20,11 +20,21 @@ class Input(BaseModel):
     sha256: str
 
 
+class DetectorNumbers(BaseModel):
+    """As `diffphys.Detector`."""
+
+    peak_photons: float
+    background: float
+    gain: float
+    offset: float
+    read_sigma: float
+
+
 class Restored(BaseModel):
     """How the reconstruction went; `spec` is None where a measured PSF was used."""
 
     spec: dict[str, float] | None
-    detector: dict[str, float]
+    detector: DetectorNumbers
     status: str
     remedy: str
     iterations: int
@@ -75,9 +85,15 @@ class CalibrationRecord(BaseModel):
     undetermined: dict[str, str]
     names: list[str]
     correlation: list[list[Number]]
-    detector: dict[str, float]
+    detector: DetectorNumbers
     warnings: list[str]
-    diagnostics: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _square(self) -> CalibrationRecord:
+        count = len(self.names)
+        if [len(row) for row in self.correlation] != [count] * count:
+            raise ValueError(f"correlation is not {count} x {count}, one row and column per name")
+        return self
 
 
 Record = TypeVar("Record", RunRecord, CalibrationRecord)

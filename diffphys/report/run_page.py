@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from diffphys.report import run_images as images
-from diffphys.report import run_psf
+from diffphys.report import run_psf, run_spec
 from diffphys.report.panels import RESIDUAL_LIMIT
 from diffphys.report.residual import in_sigmas
 from diffphys.report.run_chart import Line, chart
-from diffphys.report.text import number
+from diffphys.report.text import label
 from diffphys.spec import pitch_um
 
 _DASH = "–"
@@ -55,11 +55,11 @@ def collect(run: Any) -> dict[str, Any]:
         "places": _places(layers, pitch) if layers else [],
         "projections": _projections(run, pitch) if volume else [],
         "limit": RESIDUAL_LIMIT,
-        "parameters": _parameters(run),
+        "parameters": run_spec.parameters(run),
         "misfit": run.calibration is not None and run.calibration.status == "MISFIT",
-        "derived": _derived(run),
+        "derived": run_spec.derived(run),
         "undetermined": run.calibration.undetermined if run.calibration else {},
-        "correlation": _correlation(run),
+        "correlation": run_spec.correlation(run),
         "psf": run_psf.collect(run),
         "curve": _curve(record.reconstruction),
         "provenance": _provenance(record),
@@ -148,62 +148,6 @@ def _warnings(run: Any) -> list[str]:
     return list(dict.fromkeys((*run.modality.sampling_warnings(run.geometry), *told)))
 
 
-def _parameters(run: Any) -> list[dict[str, Any]]:
-    """Rows of the spec: value, error bar, range, and where in the range that is, in percent."""
-    nominal = run.modality.nominal(run.geometry)
-    symbols = {f.name: f.symbol for f in run.modality.FIELDS}
-    if run.calibration is None:
-        stated = {n: float(getattr(run.spec, n)) for n in symbols} if run.spec is not None else {}
-        units = {f.name: f.unit for f in run.modality.FIELDS}
-        return [
-            {"name": _label(n), "symbol": symbols[n], "value": number(v), "sigma": "", "unit": _blank(units[n]), "bar": None}
-            | {"range": "", "note": "given", "nominal": number(float(getattr(nominal, n)))}
-            for n, v in stated.items()
-        ]
-    rows = []
-    for name, p in run.calibration.parameters.items():
-        fixed, unknown = p.range[0] == p.range[1], name in run.calibration.undetermined
-        ideal = float(getattr(nominal, name, math.nan))
-        row = {"name": _label(name), "symbol": symbols.get(name, ""), "unit": _blank(p.unit), "nominal": number(ideal)}
-        row |= {"value": _number(p.value, p.sigma), "sigma": "" if fixed else _number(p.sigma, p.sigma)}
-        row["range"] = f"{p.range[0]:.5g} … {p.range[1]:.5g}"
-        row["note"] = "fixed" if fixed else "not determined by this data" if unknown else ""
-        row["bar"] = None if fixed else _bar(p.value, p.sigma, p.range, ideal)
-        rows.append(row)
-    return rows
-
-
-def _bar(value: float | None, sigma: float | None, span: tuple[float, float], ideal: float) -> dict[str, float] | None:
-    if value is None:
-        return None
-
-    def at(v: float) -> float:
-        return 100 * min(1.0, max(0.0, (v - span[0]) / (span[1] - span[0])))
-
-    low, high = at(value - (sigma or 0)), at(value + (sigma or 0))
-    return {"at": at(value), "low": low, "width": high - low, "nominal": at(ideal) if math.isfinite(ideal) else -1.0}
-
-
-def _derived(run: Any) -> list[dict[str, str]]:
-    found = run.calibration.derived if run.calibration else {}
-    return [{"name": n, "value": _number(e.value, e.sigma), "sigma": _number(e.sigma, e.sigma)} for n, e in found.items()]
-
-
-def _correlation(run: Any) -> dict[str, Any] | None:
-    """Rows of (text, strength 0 to 100, sign); None for a single parameter."""
-    if run.calibration is None or len(run.calibration.names) < 2:
-        return None
-    rows = [
-        [{"text": _DASH if r is None else f"{r:+.2f}", "share": round(100 * abs(r or 0)), "sign": _sign(r)} for r in row]
-        for row in run.calibration.correlation
-    ]
-    return {"names": [_label(n) for n in run.calibration.names], "rows": rows}
-
-
-def _sign(r: float | None) -> str:
-    return "plus" if (r or 0) >= 0 else "minus"
-
-
 def _curve(how: Any) -> dict[str, Any] | None:
     """What the stopping rule watched."""
     if how is None or len(how.curve) < 2:
@@ -212,7 +156,7 @@ def _curve(how: Any) -> dict[str, Any] | None:
     steps = np.linspace(how.iterations / len(values), how.iterations, len(values))
     good = values[np.isfinite(values)]
     log = bool(good.size and good.min() > 0 and good.max() > 10 * good.min())
-    return chart([Line("", steps, values)], xlabel="iteration", ylabel=_label(how.curve_name), log=log)
+    return chart([Line("", steps, values)], xlabel="iteration", ylabel=label(how.curve_name), log=log)
 
 
 def _provenance(record: Any) -> list[tuple[str, str]]:
@@ -239,15 +183,3 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             rows.append((f"{prefix}{key}", text if len(text) < 300 else f"{text[:300]} …"))
     return rows
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _blank(unit: str) -> str:
-    return "" if unit == "1" else unit
-
-
-def _number(value: float | None, sigma: float | None) -> str:
-    return _DASH if value is None else number(value, sigma)
