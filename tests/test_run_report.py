@@ -422,5 +422,11 @@ def test_page_in_a_browser(tmp_path, width):
         light = window.run(paper)
         window.prefer_dark()
         assert window.run(paper) != light == "rgb(255, 255, 255)"
+        window.forbid_scripts()
+        window.open((folder / "report.html").as_uri())
+        assert window.run("return getComputedStyle(document.getElementById('controls')).display") == "none"
+        assert window.run("return [...document.images].every(i => i.naturalWidth > 0 && i.getBoundingClientRect().width > 20)")
+        assert "the other slices need JavaScript" in window.run("return document.body.innerText")
+        assert window.run("return document.documentElement.scrollWidth <= window.innerWidth")
         assert window.console() == []
         assert window.picture().startswith(b"\x89PNG")

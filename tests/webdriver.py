@@ -66,8 +66,11 @@ class Browser:
 
     def prefer_dark(self) -> None:
         """The page sees prefers-color-scheme: dark."""
-        features = [{"name": "prefers-color-scheme", "value": "dark"}]
-        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}})
+        self._emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+
+    def forbid_scripts(self) -> None:
+        """Pages opened from now on have no JavaScript; `run` still works."""
+        self._emulate("setScriptExecutionDisabled", value=True)
 
     def picture(self) -> bytes:
         """PNG of the window."""
@@ -75,6 +78,9 @@ class Browser:
 
     def close(self) -> None:
         self._call("DELETE", "")
+
+    def _emulate(self, command: str, **parameters: Any) -> None:
+        self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": parameters})
 
     def _call(self, verb: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
