@@ -77,7 +77,12 @@ def make_run(folder: Path, modality=confocal, *, shape=None, uncertainty=False, 
         seconds={"read": 0.25, "reconstruct": 12.5},
     )
     results.write_json(
-        folder / "run.json", {**record, "reconstruction": results.reconstruction_as_dict(restored, spec, DETECTOR)}
+        folder / "run.json",
+        {
+            **record,
+            "warnings": ["half is saturated"],
+            "reconstruction": results.reconstruction_as_dict(restored, spec, DETECTOR),
+        },
     )
     return folder
 
@@ -234,7 +239,7 @@ def test_the_page_says_what_the_records_say(tmp_path, capsys):
         "Calibration: misfit",
         "read the error bars as lower limits",
         "Reconstruction: converged after 40 iterations, but no better than the calibration it rests on",
-        "look twice",
+        "half is saturated look twice",
         f"{low + 0.25 * (high - low):.3f} 0.020 nm",
         "-0.83",
         "0.1234 0.0056",
@@ -314,7 +319,8 @@ def test_runs_without_prediction_or_calibration(tmp_path, capsys):
     report(folder)
     assert "no prediction.ome.tif" in capsys.readouterr().err
     page = Page(folder / "report.html")
-    assert "given, xy" in page.text and "Correlation" not in page.text and "Residual" not in page.text
+    assert "given, xy" in page.text and "not calibrated from this data" in page.text
+    assert "Correlation" not in page.text and "Residual" not in page.text
 
 
 def test_a_measured_psf_is_shown_beside_the_nominal(tmp_path, capsys):

@@ -19,12 +19,12 @@ class Run:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.arguments, self.clock, self.started = dict(arguments), Clock(), datetime.now(UTC)
         self.restored: dict[str, Any] | None = None
-        self.told: set[str] = set()
+        self.told: dict[str, None] = {}  # in the order of telling
 
     def warn(self, lines: Sequence[str]) -> None:
         """Warnings on stderr, each once per run."""
         warn(line for line in lines if line not in self.told)
-        self.told |= set(lines)
+        self.told |= dict.fromkeys(lines)
 
     def load(self) -> Job:
         a = self.arguments
@@ -116,7 +116,7 @@ class Run:
         record = run_record(
             command=sys.argv, inputs=inputs, optics=job.optics, options=a, started=self.started, seconds=self.clock.seconds
         )
-        write_json(out.path("run.json"), {**record, "reconstruction": self.restored})
+        write_json(out.path("run.json"), {**record, "warnings": list(self.told), "reconstruction": self.restored})
         heed()
         out.publish()
 

@@ -60,6 +60,7 @@ class RunRecord(BaseModel):
     device: dict[str, str | int]
     platform: str
     peak_memory_bytes: dict[str, int]
+    warnings: list[str] = []
     reconstruction: Restored | None
 
 

@@ -56,6 +56,7 @@ def collect(run: Any) -> dict[str, Any]:
         "projections": _projections(run, pitch) if volume else [],
         "limit": RESIDUAL_LIMIT,
         "parameters": run_spec.parameters(run),
+        "calibrated": run.calibration is not None,
         "misfit": run.calibration is not None and run.calibration.status == "MISFIT",
         "derived": run_spec.derived(run),
         "undetermined": run.calibration.undetermined if run.calibration else {},
@@ -143,7 +144,7 @@ def _word(status: str) -> str:
 
 
 def _warnings(run: Any) -> list[str]:
-    told = [*(run.calibration.warnings if run.calibration else ())]
+    told = [*run.record.warnings, *(run.calibration.warnings if run.calibration else ())]
     told += run.record.reconstruction.warnings if run.record.reconstruction else ()
     return list(dict.fromkeys((*run.modality.sampling_warnings(run.geometry), *told)))
 
