@@ -84,12 +84,15 @@ def main() -> None:
     found = [told[way].pop("found") for way in ("single", "batch")]
     half = len(found[0][0]) // 2
     told["largest_difference_in_sigma"] = max(
-        abs(a - b) / max(s, 1e-12) for one, many in zip(*found, strict=True) for a, b, s in zip(one[:half], many, one[half:])
+        abs(a - b) / max(s, 1e-12)
+        for one, many in zip(*found, strict=True)
+        for a, b, s in zip(one[:half], many[:half], one[half:], strict=True)
     )
     told["throughput_ratio"] = told["single"]["wall_s_per_stack"] / told["batch"]["wall_s_per_stack"]
     from environment import environment, write
 
-    write(options.output, {"label": "batch calibration", "stacks": options.stacks, "shape": SHAPE, **told, "environment": environment()})
+    record = {"label": "batch calibration", "stacks": options.stacks, "shape": SHAPE, **told}
+    write(options.output, {**record, "environment": environment()})
     print(json.dumps(told, indent=1))
 
 
