@@ -148,7 +148,9 @@ def estimates(samples: Sequence[Sample], modality: Modality, geometry: Any, how:
     tell(0.05, "search over the ranges")
     finalists = fits.search(problems, [work.starts for work in works], how=how)
     tell(0.4, "evidence under two spectra")
-    _keep(works, [fits.settle(problems, family, finalists, how=how) for family in fits.FAMILIES])
+    first = fits.settle(problems, fits.FAMILIES[0], finalists, how=how)
+    best = [fit.q[:1, : len(work.fields)] for work, fit in zip(works, first, strict=True)]
+    _keep(works, [first, fits.settle(problems, fits.FAMILIES[1], best, how=how)])
     again = [work for work in works if work.modulating]
     for number in range(1, PASSES if again else 1):
         for work in again:
@@ -178,8 +180,7 @@ def _both_signs(work: _Work, how: Lanes) -> list[fits.Fit]:
     theta = np.asarray(problem.box.encode(as_vector(twin, modality.FIELDS)))
     here, same, other = work.found[0].q[0, : theta.size], [], []
     for fit in work.found:
-        alone = fit._replace(q=fit.q[:1].repeat(len(fit.q), axis=0))
-        pair = [fit, *fits.restart([problem], [alone], [theta], how=how)]
+        pair = [fit, *fits.restart([problem], [fit], [theta], how=how)]
         pair.sort(key=lambda f: float(np.linalg.norm(f.q[0, : theta.size] - here)))
         same.append(pair[0])
         other.append(pair[1])
