@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, overload
 
@@ -203,9 +204,9 @@ def bind(
         raise ValueError("got two geometries and no spec; pass bind(modality, geometry) or bind(modality, spec, geometry=...)")
     nominal = modality.nominal(spec)
     if specimen is None:
-        psfs = modality.transfer(nominal, geometry=spec).psfs
+        psfs = jax.jit(partial(modality.transfer, geometry=spec))(nominal).psfs
         margin = _margins(psfs, tuple(spec.shape), margin)
-    like = _operator(modality, nominal, spec, specimen, margin)
+    like = jax.eval_shape(lambda at: _operator(modality, at, spec, specimen, margin), nominal)  # shapes only
     return Instrument(modality, spec, like.specimen, None if specimen is not None else margin, like.measurement)
 
 

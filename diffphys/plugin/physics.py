@@ -55,7 +55,8 @@ class Physics:
 
     def gradient(self, x: Array, y: Array, *, precision: Any = 1.0) -> Array:
         """A^T W (A x - y), the gradient of 1/2 |W^(1/2) (A x - y)|^2; `precision` is W, broadcast to `y`."""
-        return self.adjoint(precision * (self.apply(x) - y))
+        data, _ = self._data("y", y)
+        return self.adjoint(precision * (self.apply(x) - data))
 
     def proximal(self, x: Array, y: Array, *, weight: Any, precision: Any = 1.0, gradients: int = GRADIENTS) -> Array:
         """argmin over u of 1/2 |W^(1/2) (A u - y)|^2 + weight/2 |u - x|^2.
@@ -81,13 +82,12 @@ class Physics:
     def lipschitz(self) -> Array:
         """Upper bound of |A|^2, so that 1 / it is a safe step along `gradient` (precision 1); scalar, or (batch,).
 
-        Largest row sum times largest column sum, which bounds the norm of any matrix without negative entries (Schur).
+        The largest row sum of A^T A, which bounds the norm of a symmetric matrix without negative entries.
         """
 
         def bound(operator: Operator) -> Array:
-            rows = operator.apply(jnp.ones(operator.specimen, operator.modulation.dtype))
-            columns = operator.adjoint(jnp.ones(operator.measurement, operator.modulation.dtype))
-            return jnp.max(rows) * jnp.max(columns)
+            ones = jnp.ones(operator.specimen, operator.modulation.dtype)
+            return jnp.max(operator.adjoint(operator.apply(ones)))
 
         return self._each(bound)
 

@@ -14,9 +14,10 @@ misfit of the training specimens, which knows the spec.
 >>> import diffphys
 >>> from diffphys.plugin.layer import Optics
 >>> from diffphys.plugin.unrolled import Unrolled
->>> solver = Unrolled(Optics("shg", diffphys.shg.Geometry(shape=(16, 16))), steps=3, rngs=nnx.Rngs(0))
->>> y = jax.random.uniform(jax.random.key(0), (2, *solver.optics.measurement))
->>> nnx.jit(lambda model, data: model(data))(solver, y).shape == (2, *solver.optics.specimen)
+>>> optics = Optics("confocal_3d", diffphys.confocal.Geometry(shape=(6, 12, 12)))
+>>> solver = Unrolled(optics, steps=2, width=4, rngs=nnx.Rngs(0))
+>>> y = jax.random.uniform(jax.random.key(0), (3, *optics.measurement))
+>>> nnx.jit(solver)(y).shape == (3, *optics.specimen)
 True
 """
 
@@ -70,15 +71,14 @@ class Unrolled(nnx.Module):
         return x * jnp.reshape(mean, each)
 
 
-def objective(model: Unrolled, x: Array, y: Array, *, share: float = 1.0) -> Array:
-    """Relative squared error of the images, plus the Poisson misfit of the specimens themselves.
+def objective(model: Unrolled, x: Array, y: Array) -> Array:
+    """Relative squared error of the images, plus the Poisson misfit of the specimens per datum (about 1/2 nat at the truth).
 
     Args:
         model: the solver.
         x: specimens of the training pairs (batch, *specimen), in photons per voxel.
         y: their measurements (batch, *measurement), photons without background.
-        share: of the misfit per datum (about 1/2 nat at the true spec); 0: the error alone.
     """
     physics = model.optics.at()
     error = jnp.mean((model.solve(physics, y) - x) ** 2) / jnp.mean(x**2)
-    return error + share * deviance(y, jnp.maximum(physics.apply(x), FLOOR))
+    return error + deviance(y, jnp.maximum(physics.apply(x), FLOOR))
