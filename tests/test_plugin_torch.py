@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffphys import bind, confocal, shg
+from diffphys import confocal, shg
 from diffphys.spec import from_vector
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'diffphys[torch]'")
@@ -35,7 +35,6 @@ def in_the_box(optics, modality):
 
     def through(operation):
         def function(theta, image):
-            layer.theta = torch.nn.Parameter(layer.theta.detach())  # the spec is computed from the argument
             middle, half = (theta.new_tensor(v) for v in (layer.settings.middle, layer.settings.half))
             return operation(layer.instrument, middle + half * torch.tanh(theta), image)
 
@@ -48,38 +47,33 @@ def image_of(shape, dtype=torch.float64, seed=0):
     return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def test_gradients_in_image_and_spec(in_the_box):
+def test_gradients_in_image_and_spec(in_the_box, modality):
     """PyTorch's own check, every entry, double precision: forward and adjoint; 1e-5 is that of its central differences."""
     layer, through, theta = in_the_box
     x, y = (image_of((2, *shape)).requires_grad_() for shape in (layer.specimen, layer.measurement))
     assert torch.autograd.gradcheck(through(bridge.apply), (theta, x), rtol=1e-5, atol=1e-7)
     assert torch.autograd.gradcheck(through(bridge.adjoint), (theta, y), rtol=1e-5, atol=1e-7)
+    if modality is shg:  # gradients of gradients, for learned regularisers and implicit layers; one random direction
+        assert torch.autograd.gradgradcheck(through(bridge.apply), (theta, x), rtol=1e-4, atol=1e-6, fast_mode=True)
+    layer.theta.data[:] = theta.detach()
+    # with the spec fixed, another path
+    fixed, free = (torch.autograd.grad((layer(x, s) ** 2).sum(), x)[0] for s in (layer.spec.detach(), layer.spec))
+    torch.testing.assert_close(fixed, free, rtol=1e-10, atol=1e-12)
     assert not jax.config.jax_enable_x64
 
 
-def test_gradients_of_gradients(in_the_box, modality):
-    """Needed by learned regularisers and implicit layers; one random direction."""
-    if modality is confocal:
-        pytest.skip("the same function; SHG is the quicker one")
-    layer, through, theta = in_the_box
-    x = image_of(layer.specimen).requires_grad_()
-    assert torch.autograd.gradgradcheck(through(bridge.apply), (theta, x), rtol=1e-4, atol=1e-6, fast_mode=True)
-
-
 def test_one_spec_per_image_and_only_what_is_asked(optics):
-    """Batched specs equal one call each; non-contiguous images equal their copies; no gradient for what needs none."""
+    """Batched specs and a non-contiguous image against the modality's own `forward`; no gradient for what needs none."""
     layer = optics(shg)
     spec = torch.tensor([[0.3, 1.0, 0.01], [-0.5, -1.0, 0.02]], requires_grad=True)
     x = image_of((2, *layer.specimen[::-1]), torch.float32).transpose(1, 2)
     assert not x.is_contiguous()
     y = layer(x, spec)
+    forward = jax.jit(lambda vector, v: shg.forward(from_vector(shg.Spec, shg.FIELDS, vector), v, geometry=TINY["shg"][0]))
     for i in range(2):
-        alone = bridge.apply(layer.instrument, spec[i].detach(), x[i].contiguous())
-        torch.testing.assert_close(y[i], alone, rtol=1e-4, atol=1e-6)
-        assert not alone.requires_grad
-        jax_spec = from_vector(shg.Spec, shg.FIELDS, jnp.asarray(spec[i].detach().numpy()))
-        expected = shg.forward(jax_spec, jnp.asarray(x[i].numpy()), geometry=TINY["shg"][0])
-        np.testing.assert_allclose(alone.numpy(), expected, rtol=1e-4, atol=1e-6)
+        expected = forward(jnp.asarray(spec[i].detach().numpy()), jnp.asarray(x[i].numpy()))
+        np.testing.assert_allclose(y[i].detach().numpy(), expected, rtol=1e-4, atol=1e-6)  # two FFT grids
+    assert not layer(x, spec.detach()).requires_grad
     y.sum().backward()
     assert spec.grad.shape == (2, 3) and spec.grad.abs().min() > 0 and x.grad is None
     (back,) = torch.autograd.grad(layer(x.requires_grad_(), spec.detach()).sum(), x)
@@ -110,7 +104,7 @@ def test_what_is_refused_and_how(optics):
 
 
 class Solver(torch.nn.Module):
-    """Two gradient steps and a convolution: the operator and its adjoint in one graph, twice each."""
+    """A gradient step and a convolution: the operator once and its adjoint twice in one graph."""
 
     def __init__(self):
         super().__init__()
@@ -120,10 +114,8 @@ class Solver(torch.nn.Module):
 
     def forward(self, y):
         x = self.optics.adjoint(y)
-        for _ in range(2):
-            x = x - self.optics.adjoint(self.optics(x) - y)
-            x = x + self.clean(x[:, None])[:, 0]
-        return x
+        x = x - self.optics.adjoint(self.optics(x) - y)
+        return x + self.clean(x[:, None])[:, 0]
 
 
 def test_a_module_trains_with_its_optics():
@@ -132,10 +124,10 @@ def test_a_module_trains_with_its_optics():
     x = image_of((2, *model.optics.specimen), torch.float32) ** 8
     y = model.optics(x, torch.tensor([60.0, 0.0, 1.515])).detach()
     optimizer = torch.optim.Adam(
-        [{"params": [model.optics.theta], "lr": 0.1}, {"params": model.clean.parameters(), "lr": 0.01}]
+        [{"params": [model.optics.theta], "lr": 0.15}, {"params": model.clean.parameters(), "lr": 0.01}]
     )
     losses = []
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         loss = ((model(y) - x) ** 2).mean() / (x**2).mean() + 100 * ((model.optics(x) - y) ** 2).mean() / (y**2).mean()
         loss.backward()
@@ -170,7 +162,7 @@ def test_deepinv_accepts_the_physics(microscopes, modality):
     torch.manual_seed(0)
     assert physics.adjointness_test(start, num_samples=4) < 1e-5
     spec = modality.Spec(**{name: jnp.float32(getattr(physics, name)) for name in physics.names})
-    theirs = float(physics.compute_sqnorm(start, verbose=False, max_iter=200, tol=1e-5))
+    theirs = float(physics.compute_sqnorm(start, verbose=False, max_iter=100, tol=1e-5))
     assert theirs == pytest.approx(float(physics.instrument.norm(spec)) ** 2 / 1.02**2, rel=5e-3)
     copied, name = physics.clone(), physics.names[0]
     x = image_of((2, 1, *physics.specimen), torch.float32)
@@ -188,8 +180,8 @@ def test_deepinv_accepts_the_physics(microscopes, modality):
 
 def test_deepinv_solvers_run_on_it(microscopes, deepinv):
     """Points under photon noise: proximal gradient with TV and MLEM come nearer to them than the adjoint's image does."""
-    optim, torch_seed = deepinv.optim, torch.manual_seed(0)
-    assert torch_seed is not None
+    optim = deepinv.optim
+    torch.manual_seed(0)
     for name, physics in microscopes.items():
         x = torch.zeros(2, 1, *physics.specimen)
         x.view(2, -1)[:, ::37] = 200.0

@@ -21,10 +21,11 @@ True
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffphys.operator import Instrument, bind
 from diffphys.plugin.physics import Physics, physics_of
@@ -54,12 +55,12 @@ def apply(instrument: Instrument, spec: Any, x: Any) -> Any:
     Raises:
         ValueError: wrong shape or dtype, or a device that JAX does not see.
     """
-    return _call(_function(instrument, "apply"), spec, x)
+    return _call(instrument, "apply", spec, x)
 
 
 def adjoint(instrument: Instrument, spec: Any, y: Any) -> Any:
     """Transpose of `apply` in `x`: (*measurement) or (batch, *measurement) -> (*specimen) or (batch, *specimen)."""
-    return _call(_function(instrument, "adjoint"), spec, y)
+    return _call(instrument, "adjoint", spec, y)
 
 
 class Optics(torch.nn.Module):
@@ -116,9 +117,7 @@ class _Call(torch.autograd.Function):
     def forward(ctx: Any, function: Function, *tensors: Any) -> Any:
         ctx.function = function
         ctx.save_for_backward(*tensors)
-        with jax.enable_x64(tensors[0].dtype == torch.float64):
-            results = jax.block_until_ready(function(*map(_to_jax, tensors)))  # the caller may overwrite its tensors now
-        return tuple(map(torch.from_dlpack, results))
+        return _run(function, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -128,18 +127,44 @@ class _Call(torch.autograd.Function):
         return None, *(next(gradients) if wanted else None for wanted in needed)
 
 
-def _call(function: Function, spec: Any, image: Any) -> Any:
+class _Fixed(torch.autograd.Function):
+    """The operator at a spec that needs no gradient: linear in the image, so that nothing but the operator is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, physics: Physics, method: str, image: Any) -> Any:
+        ctx.physics, ctx.method = physics, method
+        return _run(partial(_at, physics, method=method), image)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return None, None, _Fixed.apply(ctx.physics, {"apply": "adjoint", "adjoint": "apply"}[ctx.method], *cotangents)
+
+
+def _call(instrument: Instrument, method: str, spec: Any, image: Any) -> Any:
     """Checks at the door, then the operation."""
     if not isinstance(image, torch.Tensor) or image.dtype not in (torch.float32, torch.float64):
         what = getattr(image, "dtype", type(image).__name__)
         raise ValueError(f"got an image of {what}; expected a torch tensor of float32 or float64 (call .float())")
-    platform = {"cpu": "cpu", "cuda": "cuda"}.get(image.device.type)
-    if platform is None or platform not in _platforms():
+    if image.device.type not in _platforms():
         raise ValueError(
             f"the tensor is on {image.device}, where this JAX has no device (it has {sorted(_platforms())}): move it with "
             ".cpu(), or install JAX for that device"
         )
-    return _Call.apply(function, torch.as_tensor(spec).to(image), image)[0]
+    spec = torch.as_tensor(spec).to(image)
+    count = len(instrument.modality.FIELDS)
+    if spec.ndim not in (1, 2) or spec.shape[-1] != count:
+        raise ValueError(f"spec has shape {tuple(spec.shape)}; expected ({count},) or (batch, {count})")
+    if spec.requires_grad and torch.is_grad_enabled():
+        return _Call.apply(_function(instrument, method), spec, image)[0]
+    values = spec.detach().cpu().numpy()
+    physics = _physics_at(instrument, values.tobytes(), values.shape, values.dtype, image.device)
+    return _Fixed.apply(physics, method, image)
+
+
+def _run(function: Function, *tensors: Any) -> tuple[Any, ...]:
+    with jax.enable_x64(tensors[0].dtype == torch.float64):
+        results = jax.block_until_ready(function(*map(_to_jax, tensors)))  # the caller may overwrite its tensors now
+    return tuple(map(torch.from_dlpack, results))
 
 
 def _to_jax(tensor: Any) -> jax.Array:
@@ -161,17 +186,26 @@ def _platforms() -> frozenset[str]:
 @lru_cache(maxsize=64)
 def _function(instrument: Instrument, method: str) -> Function:
     """(spec vector, image) -> (result,), compiled; one per instrument, so that it is compiled once."""
-    modality = instrument.modality
-    of = {"apply": Physics.apply, "adjoint": Physics.adjoint}[method]
 
     def function(vector: jax.Array, image: jax.Array) -> tuple[jax.Array, ...]:
-        count = len(modality.FIELDS)
-        if vector.ndim not in (1, 2) or vector.shape[-1] != count:
-            raise ValueError(f"spec has shape {vector.shape}; expected ({count},) or (batch, {count})")
-        spec = from_vector(modality.Spec, modality.FIELDS, vector.T)
-        return (of(physics_of(spec, instrument=instrument), image),)
+        spec = from_vector(instrument.modality.Spec, instrument.modality.FIELDS, vector.T)
+        return _at(physics_of(spec, instrument=instrument), image, method=method)
 
     return jax.jit(function)
+
+
+@partial(jax.jit, static_argnames="method")
+def _at(physics: Physics, image: jax.Array, *, method: str) -> tuple[jax.Array, ...]:
+    return (physics.apply(image) if method == "apply" else physics.adjoint(image),)
+
+
+@lru_cache(maxsize=4)
+def _physics_at(instrument: Instrument, raw: bytes, shape: tuple[int, ...], dtype: Any, device: Any) -> Physics:
+    """The operator at fixed numbers, kept: the PSF is not computed again for every step of a solver."""
+    modality = instrument.modality
+    with jax.enable_x64(dtype == np.float64):
+        vector = jax.device_put(np.frombuffer(raw, dtype).reshape(shape), jax.devices(device.type)[device.index or 0])
+        return physics_of(from_vector(modality.Spec, modality.FIELDS, vector.T), instrument=instrument)
 
 
 @lru_cache(maxsize=256)
