@@ -175,7 +175,6 @@ def test_an_unrolled_solver_trains_with_its_optics():
     assert model.optics.values["spherical_aberr"] == 0.0
 
 
-@pytest.mark.parametrize("name", ["layer", "unrolled"])
-def test_the_examples_of_the_docstrings_run(name):
-    tried = doctest.testmod(importlib.import_module(f"diffphys.plugin.{name}"))
-    assert tried.attempted >= 6 and tried.failed == 0
+def test_the_example_of_the_docstring_runs():
+    tried = doctest.testmod(importlib.import_module("diffphys.plugin.layer"))
+    assert tried.attempted >= 8 and tried.failed == 0

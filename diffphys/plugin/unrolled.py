@@ -8,17 +8,6 @@ Adler & Oktem (TMI 37:1322, 2018). Everything is divided by the mean of the meas
 The error of the image alone does not determine the optics: few steps from a flat start end too smooth, and a wrong spec that
 sharpens the residual lowers it (z_step ran to 114 nm, the end of its range, for a true 60). `objective` therefore adds the
 misfit of the training specimens, which knows the spec.
-
->>> import jax
->>> from flax import nnx
->>> import diffphys
->>> from diffphys.plugin.layer import Optics
->>> from diffphys.plugin.unrolled import Unrolled
->>> optics = Optics("confocal_3d", diffphys.confocal.Geometry(shape=(6, 12, 12)))
->>> solver = Unrolled(optics, steps=2, width=4, rngs=nnx.Rngs(0))
->>> y = jax.random.uniform(jax.random.key(0), (3, *optics.measurement))
->>> nnx.jit(solver)(y).shape == (3, *optics.specimen)
-True
 """
 
 from __future__ import annotations
