@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
+from types import ModuleType
 from typing import Any, overload
 
 import jax
@@ -125,6 +127,11 @@ class Instrument:
     margin: Shape | None = dataclasses.field(metadata={"static": True})
     measurement: Shape = dataclasses.field(metadata={"static": True})
 
+    def __reduce__(self) -> Any:
+        """To copies and other processes a modality that is a Python module goes by its name; the copy equals the original."""
+        modality = self.modality.NAME if isinstance(self.modality, ModuleType) else self.modality
+        return _restored, (modality, self.geometry, self.specimen, self.margin, self.measurement)
+
     def at(self, spec: Any) -> Operator:
         """The operator at one spec; pure in it."""
         size: dict[str, Any] = {"specimen": self.specimen} if self.margin is None else {"margin": self.margin}
@@ -150,6 +157,10 @@ class Instrument:
     def norm(self, spec: Any, *, iterations: int = 20) -> Array:
         """Largest singular value at a spec, estimated from above (see `Operator.norm`)."""
         return self.at(spec).norm(iterations=iterations)
+
+
+def _restored(modality: Modality | str, *static: Any) -> Instrument:
+    return Instrument(resolve(modality), *static)
 
 
 @overload
@@ -193,9 +204,9 @@ def bind(
         raise ValueError("got two geometries and no spec; pass bind(modality, geometry) or bind(modality, spec, geometry=...)")
     nominal = modality.nominal(spec)
     if specimen is None:
-        psfs = modality.transfer(nominal, geometry=spec).psfs
+        psfs = jax.jit(partial(modality.transfer, geometry=spec))(nominal).psfs
         margin = _margins(psfs, tuple(spec.shape), margin)
-    like = _operator(modality, nominal, spec, specimen, margin)
+    like = jax.eval_shape(lambda at: _operator(modality, at, spec, specimen, margin), nominal)  # shapes only
     return Instrument(modality, spec, like.specimen, None if specimen is not None else margin, like.measurement)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 import pytest
 
@@ -18,3 +20,20 @@ def float64():
 @pytest.fixture(params=[confocal, shg], ids=lambda m: m.NAME)
 def modality(request):
     return request.param
+
+
+@pytest.fixture(scope="session")
+def deepinv():
+    """deepinv, where it is installed.
+
+    It imports torchvision, whose common wheels are built for CUDA: beside a CPU-only PyTorch their detection operators do not
+    load, and the import fails at two of them. deepinv uses none; declaring these two is enough.
+    """
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'diffphys[torch]'")
+    if torch.version.cuda is None:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        with contextlib.suppress(RuntimeError):  # already there: torchvision is of the same build
+            for name in ("nms", "qnms"):
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        globals()["_torchvision"] = library  # the declaration lives as long as this object
+    return pytest.importorskip("deepinv", reason="deepinv is not installed: pip install 'diffphys[deepinv]'")

@@ -28,15 +28,16 @@ MAY_IMPORT = {
     "shg": FORWARD,
     "confocal": FORWARD,
 }
-NEVER_A_MODALITY = ("operator", "identify", "calibrate", "reconstruct", "networks", "train", "scale", "simulate")
+NEVER_A_MODALITY = ("operator", "identify", "calibrate", "reconstruct", "networks", "train", "scale", "simulate", "plugin")
 HEAVY = {
     "h5py": {"io"},
     "tifffile": {"io"},
     "zarr": {"io"},
     "matplotlib": {"report"},
-    "flax": {"networks", "train", "reconstruct"},
+    "flax": {"networks", "train", "reconstruct", "plugin"},
     "typer": {"cli"},
-    "torch": {"interop"},
+    "torch": {"plugin"},
+    "deepinv": {"plugin"},
     "dask": {"scale"},
     "psfmodels": set(),  # GPL: an oracle of the tests, never a dependency
 }
@@ -77,7 +78,7 @@ def test_imports_go_one_way(path):
 
 def test_importing_the_package_is_light():
     """In a fresh interpreter: formats, figures and networks are loaded by the rooms that need them."""
-    heavy = ("flax", "h5py", "tifffile", "matplotlib", "typer", "pydantic", "yaml", "torch", "psfmodels")
+    heavy = ("flax", "h5py", "tifffile", "matplotlib", "typer", "pydantic", "yaml", "torch", "deepinv", "psfmodels")
     code = f"import sys, diffphys; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"

@@ -1,0 +1,1 @@
+"""The operator inside other people's solvers: flax NNX (`layer`, `unrolled`), PyTorch (`torch`), deepinv (`deepinv`)."""
