@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.fft import irfftn, rfftn
 from diffphys.primitives.adjoint import adjoint
 from diffphys.primitives.convolve import padded_shape, smooth_length, support
 from diffphys.types import Array, Modality, resolve
@@ -99,9 +100,9 @@ class Operator:
 
     def _filter(self, images: Array, spectrum: Array, *, sum_over: int) -> Array:
         """Images (anchor or frame, *axes) times the spectrum, summed over that axis, back on the grid."""
-        transformed = jnp.fft.rfftn(images, s=self.grid, axes=self.axes)
+        transformed = rfftn(images, self.grid)
         product = jnp.expand_dims(transformed, 1 - sum_over) * spectrum
-        return jnp.fft.irfftn(jnp.sum(product, axis=sum_over), s=self.grid, axes=self.axes)
+        return irfftn(jnp.sum(product, axis=sum_over), self.grid)
 
 
 @jax.tree_util.register_dataclass
@@ -239,8 +240,7 @@ def _assemble(
     else:
         specimen = tuple(int(s) for s in specimen)
         grid = padded_shape(field, specimen, psfs.shape[2:])
-    axes = tuple(range(-len(grid), 0))
-    spectrum = jnp.fft.rfftn(_wrap(psfs, grid), axes=axes)
+    spectrum = rfftn(_wrap(psfs, grid), grid)
     return Operator(spectrum, _extend(weights, field, specimen), modulation, field, specimen, grid, framed)
 
 
