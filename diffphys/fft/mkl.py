@@ -70,8 +70,8 @@ def enable(files: Files) -> Path:
         OSError, RuntimeError: it cannot be compiled, kept or loaded; one line.
     """
     path = build(files)
-    ctypes.CDLL(str(files.threads), ctypes.RTLD_GLOBAL)  # MKL looks for it by name, and not in its own folder
-    ctypes.CDLL(str(files.library), ctypes.RTLD_GLOBAL).MKL_Set_Threading_Layer(TBB)
+    ctypes.CDLL(str(files.threads))  # MKL looks for it by name, and not in its own folder
+    ctypes.CDLL(str(files.library)).MKL_Set_Threading_Layer(TBB)
     bridge = ctypes.CDLL(str(path))
     for name in ("diffphys_mkl_r2c", "diffphys_mkl_c2r"):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(bridge, name)), platform="cpu")
