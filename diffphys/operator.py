@@ -73,8 +73,9 @@ class Operator:
 
     def apply(self, x: Array) -> Array:
         """Noiseless signal of a specimen (*specimen) -> (frame, *field) or (*field), in the units of `x`."""
-        blurred = self._filter(self.weights * x, self.spectrum, sum_over=1)
-        signal = self.modulation * blurred[(..., *self.window)]
+        one = self.weights.size == 1  # a number, not an image: it waits for the modulation's own pass
+        blurred = self._filter(x[None] if one else self.weights * x, self.spectrum, sum_over=1)
+        signal = self.modulation * blurred[(..., *self.window)] * (self.weights[0] if one else 1.0)
         return signal if self.framed else signal[0]
 
     def adjoint(self, y: Array) -> Array:
