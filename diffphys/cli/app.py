@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import benchmark, identification, measure, score, simulation, tools, training
+from diffphys.cli import benchmark, doctor, identification, measure, score, simulation, tools, training
 from diffphys.cli.session import Interrupted, heeding_ctrl_c, say, use_cache
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("distil")(tools.distil)
 app.command("demo")(tools.demo)
 app.command("score")(score.score)
 app.command("train")(training.train)
+app.command("doctor")(doctor.doctor)
 app.add_typer(benchmark.app, name="benchmark")
 
 
