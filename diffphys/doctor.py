@@ -84,7 +84,7 @@ def memory() -> Part:
 
 def compilation_cache() -> Part:
     """Where compiled programs are kept between runs, and how much they take."""
-    place = jax.config.read("jax_compilation_cache_dir")
+    place = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if not place:
         return {"folder": "off: no program is kept (the command line keeps them unless DIFFPHYS_CACHE=off)"}
     sizes = [path.stat().st_size for path in Path(place).rglob("*") if path.is_file()]

@@ -74,7 +74,7 @@ class Operator:
     def apply(self, x: Array) -> Array:
         """Noiseless signal of a specimen (*specimen) -> (frame, *field) or (*field), in the units of `x`."""
         one = self.weights.size == 1  # a number, not an image: it waits for the modulation's own pass
-        blurred = self._filter(x[None] if one else self.weights * x, self.spectrum, sum_over=1)
+        blurred = self._filter(x[None] if one else self.weights * x, sum_over=1)
         signal = self.modulation * blurred[(..., *self.window)] * (self.weights[0] if one else 1.0)
         return signal if self.framed else signal[0]
 
@@ -82,7 +82,7 @@ class Operator:
         """Transpose of `apply`: (frame, *field) or (*field) -> (*specimen)."""
         frames = self.modulation * (y if self.framed else y[None])
         pad = [(w.start, g - w.stop) for w, g in zip(self.window, self.grid, strict=True)]
-        back = self._filter(jnp.pad(frames, [(0, 0), *pad]), jnp.conj(self.spectrum), sum_over=0)
+        back = self._filter(jnp.pad(frames, [(0, 0), *pad]), sum_over=0, transposed=True)
         inside = tuple(slice(0, s) for s in self.specimen)
         return jnp.sum(self.weights * back[(..., *inside)], axis=0)
 
@@ -99,10 +99,11 @@ class Operator:
         squares = jax.lax.scan(step, jnp.ones(self.specimen, self.modulation.dtype), length=iterations)[1]
         return 1.02 * jnp.sqrt(squares[-1])
 
-    def _filter(self, images: Array, spectrum: Array, *, sum_over: int) -> Array:
-        """Images (anchor or frame, *axes) times the spectrum, summed over that axis, back on the grid."""
-        transformed = rfftn(images, self.grid)
-        product = jnp.expand_dims(transformed, 1 - sum_over) * spectrum
+    def _filter(self, images: Array, *, sum_over: int, transposed: bool = False) -> Array:
+        """Images (anchor or frame, *axes) times the spectrum, or its conjugate, summed over that axis, back on the grid."""
+        transformed = jnp.expand_dims(rfftn(images, self.grid), 1 - sum_over)
+        # conj(a) b = conj(a conj(b)): a loop would keep conj(a) as one more half spectrum
+        product = jnp.conj(self.spectrum * jnp.conj(transformed)) if transposed else transformed * self.spectrum
         return irfftn(jnp.sum(product, axis=sum_over), self.grid)
 
 
