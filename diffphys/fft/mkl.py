@@ -2,7 +2,7 @@
 
 The bridge (`mkl.cc`, ours) is compiled against the user's own jaxlib and MKL on first use and kept in the user's cache; no
 binary ships. MKL itself comes from its own packages under the Intel Simplified Software License, which permits use and
-redistribution, not modification; it is no part of this package.
+unmodified redistribution; it is no part of this package.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def build(files: Files) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         command = [*compiler.split(), *FLAGS, *include, str(SOURCE), "-o", str(temporary), *link]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{compiler} did not finish {SOURCE.name} within 5 minutes") from None
         if done.returncode:
             first = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
             raise RuntimeError(f"{compiler} does not compile {SOURCE.name}: {' '.join(first.split())}")
