@@ -26,7 +26,8 @@ from environment import environment, write
 
 import diffphys
 from diffphys import confocal, demo
-from diffphys.calibrate import blind, fit, verdict
+from diffphys.calibrate import blind, evidence, fit, verdict
+from diffphys.calibrate import estimate as estimates
 from diffphys.calibrate import periodogram as periodograms
 from diffphys.calibrate.covariance import propagated
 from diffphys.noise import Detector, sample
@@ -78,7 +79,7 @@ def simulated(spec: Any, *, geometry: Any, family: str, seed: int, photons: floa
 def problem_of(measured: demo.Simulated, geometry: Any, *, planes: int | None = None, ideal: int = 0) -> fit.Problem:
     """The evidence's problem as `calibrate` poses it; windows of `planes` planes; `ideal`: that many whole-stack depths, each
     with its share of all samples and no taper's loss (the bound of an estimator without windows)."""
-    block, local, depths = blind._windows(confocal, geometry)
+    block, local, depths = estimates._windows(confocal, geometry)
     if planes is not None:
         block = (planes, *block[1:])
         centres = periodograms.block_starts(geometry.shape[0], planes) + (planes - 1) / 2
@@ -87,7 +88,7 @@ def problem_of(measured: demo.Simulated, geometry: Any, *, planes: int | None = 
     photons = measured.y[None].astype(np.float64)
     background, read = float(measured.detector.background), float(measured.detector.read_sigma)
     statistic = periodograms.periodogram(photons - background, block=block, finer=(2, 1, 1), windowed=depths is not None)
-    level = blind._noise_level(photons, np.ones(1), read, block if depths else None)
+    level = estimates._noise_level(photons, np.ones(1), read, block if depths else None)
     if ideal:
         size = geometry.shape
         weight = np.broadcast_to(periodograms.multiplicity(size) / ideal, (ideal, *(n // 2 + 1 for n in size)))
@@ -106,14 +107,13 @@ def fitted_spectrum(problem: fit.Problem, spec: Any, family: str = "matern") -> 
     model, data, spectrum = fit.make(problem, family)
     theta = np.asarray(problem.box.encode(as_vector(spec, confocal.FIELDS)))[None]
     q = fit.first_guess(problem, spectrum, theta)
-    frozen = jnp.ones(q.shape[1], q.dtype).at[: model.parameters].set(0.0)
-    return np.asarray(fit._run(model, data, q, frozen, jnp.int32(25))[0][0])
+    return np.asarray(jax.jit(fit._warmed, static_argnums=0)(model, data, q, jnp.int32(25))[0])
 
 
 def bound(problem: fit.Problem, q: np.ndarray, geometry: Any, *, family: str = "matern") -> dict[str, float]:
     """Cramer-Rao bound of theta and c_tot at q, hyper-parameters unknown too; the prior of theta left out."""
     model, data, _ = fit.make(problem, family)
-    fisher = np.array(fit._point(model, data, jnp.asarray(q)).fisher, np.float64)
+    fisher = np.array(jax.jit(evidence.evaluate, static_argnums=0)(model, data, jnp.asarray(q)).fisher, np.float64)
     p = model.parameters
     fisher[:p, :p] -= np.asarray(data.prior_precision, np.float64)[:p, :p]
     half = np.asarray(problem.box.half, np.float64)
@@ -163,10 +163,10 @@ def calibrate_draw(geometry: Any, number: int, first_seed: int, *, blind_start: 
 def from_truth(problem: fit.Problem, truth: Any, geometry: Any, detector: Any) -> diffphys.Calibration:
     """The calibration that a search reaching the truth's optimum gives: fits started there, the sign taken as known."""
     theta = np.asarray(problem.box.encode(as_vector(truth, confocal.FIELDS)))[None]
-    found = sorted((fit.settle(problem, family, theta) for family in fit.FAMILIES), key=lambda f: -f.log_evidence)
+    found = sorted((fit.settle([problem], family, [theta])[0] for family in fit.FAMILIES), key=lambda f: -f.log_evidence)
     spec = from_vector(confocal.Spec, confocal.FIELDS, problem.box.decode(jnp.asarray(found[0].q[0, : len(NAMES)])))
     block = tuple(problem.block.shape)
-    estimate = blind.Estimate(spec, found, problem.box, problem.statistic, {}, block, [])
+    estimate = estimates.Estimate(spec, found, problem.box, problem.statistic, {}, block, [], problem)
     ranges = confocal.default_ranges(geometry)
     return verdict.calibration(estimate, spec, None, confocal, geometry, ranges=ranges, detector=detector, warnings=(), seed=0)
 

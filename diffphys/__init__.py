@@ -9,6 +9,7 @@
 from diffphys import confocal as confocal
 from diffphys import shg as shg
 from diffphys.calibrate import calibrate as calibrate
+from diffphys.calibrate import calibrate_batch as calibrate_batch
 from diffphys.calibrate.joint import joint as joint
 from diffphys.identify import identify as identify
 from diffphys.noise import Detector as Detector

@@ -137,7 +137,7 @@ def test_saturated_likelihood_of_data_from_the_model(modality, geometry):
         draws[at] = np.einsum("bnj,bnk->bjk", z, z) / level
     cross = np.moveaxis(root @ draws @ np.swapaxes(root, -1, -2), (-2, -1), (0, 1))
     problem = problem._replace(statistic=problem.statistic._replace(cross=cross, weight=problem.statistic.bin_dof))
-    found = fit.polish(problem, "matern", q[None])
+    (found,) = fit.polish([problem], "matern", [q[None]])
     deviation, ratio = verdict.goodness_of_fit(found, problem.statistic)
     assert abs(deviation) < 4 and 0.9 < ratio < 1.1
     error = (found.q[0, :2] - [0.2, 0.3]) / np.sqrt(np.diag(np.linalg.inv(found.point.fisher))[:2])
@@ -175,7 +175,8 @@ def test_positivity_finds_the_sign(aberration):
     measured = demo.simulated(confocal, spec, geometry=geometry, family="filaments", seed=3, photons=100.0, offset=0.0)
     twin = confocal.twin(spec, geometry=geometry, ranges=confocal.default_ranges(geometry))
     background = float(measured.detector.background) + 1.0
-    assert sign.margin(measured.y + 1.0, confocal, geometry, (spec, twin), background=background) > 100
+    (margin,) = sign.margins([sign.Contest(measured.y + 1.0, background, (spec, twin))], confocal, geometry)
+    assert margin > 100
 
 
 def test_row_modulation_is_recovered_on_a_known_covariance():

@@ -22,9 +22,10 @@ from diffphys.cli.show import number
 from diffphys.io import hdf5, optics_file
 from diffphys.io.provenance import sha256
 from diffphys.io.tiff import read_stack, write_image
+from diffphys.report.residual import in_sigmas
 
 ROOT = Path(__file__).parents[1]
-RESULTS = {"reconstruction.ome.tif", "calibration.json", "figure.png", "run.json"}
+RESULTS = {"reconstruction.ome.tif", "prediction.ome.tif", "calibration.json", "figure.png", "run.json"}
 SPECS = {"confocal_3d": "z_step=60,spherical_aberr=0.1", "shg": "phase_matching_error=0.8,collection_na_mismatch=0.02"}
 
 
@@ -87,7 +88,7 @@ def test_optics_init_writes_a_file_that_can_be_used(tmp_path, capsys, modality):
     assert capsys.readouterr().out == path.read_text()
 
 
-def test_reconstruct_writes_its_four_files(reconstructed):
+def test_reconstruct_writes_its_five_files(reconstructed):
     modality, source, out = reconstructed
     assert {p.name for p in out.iterdir()} == RESULTS
     held = hdf5.read_measurement(source / "measurement.h5")
@@ -132,6 +133,20 @@ def test_run_json_tells_how_to_repeat_the_run(reconstructed):
     assert content["versions"]["jax"] and content["device"]["platform"] and content["command"]
 
 
+def test_report_of_the_run(reconstructed, tmp_path, capsys):
+    """The model's counts are kept and fit: residuals of unit variance; the page shows all channels without a complaint."""
+    modality, source, out = reconstructed
+    held = hdf5.read_measurement(source / "measurement.h5").samples["sample_00"]
+    left_over = in_sigmas(held.y, tifffile.imread(out / "prediction.ome.tif").reshape(held.y.shape), held.detector)
+    assert 0.8 < left_over.std() < 1.1
+    run("report", out, "-o", tmp_path / "page.html")
+    assert not capsys.readouterr().err
+    page = (tmp_path / "page.html").read_text()
+    for key in ("measurement", "reconstruction", "residual"):
+        assert f'data-key="{key}"' in page, key
+    assert "calibrated" in page and "Convergence" in page and ("Maximum projections" in page) == (modality == "confocal_3d")
+
+
 def test_tiff_with_its_optics_file_gives_the_same_image_as_hdf5(reconstructed, capsys):
     """Every number survives both ways into the program; with the calibration of the first run nothing else differs."""
     modality, source, out = reconstructed
@@ -150,7 +165,7 @@ def test_calibrate_alone_gives_the_same_calibration(reconstructed, capsys):
     printed, err = capsys.readouterr()
     first, second = (json.loads((f / "calibration.json").read_text()) for f in (out, source.parent / "cal"))
     assert first["parameters"] == second["parameters"]
-    assert {p.name for p in (source.parent / "cal").iterdir()} == RESULTS - {"reconstruction.ome.tif"}
+    assert {p.name for p in (source.parent / "cal").iterdir()} == RESULTS - {"reconstruction.ome.tif", "prediction.ome.tif"}
     for field in diffphys.types.resolve(modality).FIELDS:
         assert field.name in printed
     assert first["status"] in printed and "±" in printed

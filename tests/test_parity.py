@@ -27,7 +27,8 @@ def test_value_and_sign_of_a_small_aberration(family, value):
     data = demo.simulated(confocal, spec_of(spherical_aberr=value), geometry=GEOMETRY, family=family, seed=8, photons=1000.0)
     photons = np.asarray(to_photons(data.detector, data.y), np.float64) + 1.0
     background = float(data.detector.background) + 1.0
-    found = parity.small(photons, confocal, GEOMETRY, spec_of(spherical_aberr=0.03), background=background)
+    question = parity.Question(photons, background, spec_of(spherical_aberr=0.03))
+    (found,) = parity.small([question], confocal, GEOMETRY)
     assert abs(found - value) < 2 * np.hypot(parity.FLOOR, parity.SHARE * value)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015", "Space": "\ue00d"}
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015", "Left": "\ue012", "Right": "\ue014", "Space": "\ue00d"}
 
 
 def missing() -> str:
@@ -64,12 +64,23 @@ class Browser:
         entries = self._call("POST", "/se/log", {"type": "browser"})
         return [e["message"] for e in entries if e["level"] in ("SEVERE", "WARNING")]
 
+    def prefer_dark(self) -> None:
+        """The page sees prefers-color-scheme: dark."""
+        self._emulate("setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+
+    def forbid_scripts(self) -> None:
+        """Pages opened from now on have no JavaScript; `run` still works."""
+        self._emulate("setScriptExecutionDisabled", value=True)
+
     def picture(self) -> bytes:
         """PNG of the window."""
         return base64.b64decode(self._call("GET", "/screenshot"))
 
     def close(self) -> None:
         self._call("DELETE", "")
+
+    def _emulate(self, command: str, **parameters: Any) -> None:
+        self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": parameters})
 
     def _call(self, verb: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffphys.calibrate.periodogram import Frequencies, Periodogram
 from diffphys.calibrate.spectra import Spectrum
@@ -97,7 +98,7 @@ def covariance(model: Model, data: Data, q: Array) -> Array:
     """M, (K, K, *quadrant)."""
     theta, s, psi = model.split(q)
     spectrum = jnp.exp(model.log_spectrum(psi, data.frequencies))
-    signal = smooth(data, spectrum * _pairs(*model.otf(data.middle + data.half * theta, data.depth_um)))
+    signal = smooth(data, spectrum * transmitted(model, data, theta))
     return signal + _diagonal(_level(data, s), len(data.smoothing))
 
 
@@ -157,17 +158,30 @@ def _penalised(data: Data, q: Array, lower: list[list[Array]], ratio: Array) -> 
 
 def evaluate(model: Model, data: Data, q: Array) -> Point:
     """NLL, gradient, Fisher information. Only the few optical parameters are pushed through the optics."""
-    theta, s, psi = model.split(q)
-    parameters = data.middle + data.half * theta
-    ndim = len(data.smoothing)
-
+    parameters = data.middle + data.half * model.split(q)[0]
     (real, imag), push = jax.linearize(lambda p: model.otf(p, data.depth_um), parameters)
     d_real, d_imag = jax.vmap(push)(jnp.diag(data.half))
+    d_pairs = jax.vmap(lambda dr, di: _cross(real, dr) + _cross(imag, di))(d_real, d_imag)
+    return _point(model, data, q, _pairs(real, imag), d_pairs)
+
+
+def transmitted(model: Model, data: Data, theta: Array) -> Array:
+    """(K, K, ...) Re H_j H_k^* at box-scaled parameters."""
+    return _pairs(*model.otf(data.middle + data.half * theta, data.depth_um))
+
+
+def evaluate_held(model: Model, data: Data, q: Array, pairs: Array) -> Point:
+    """`evaluate` in the hyper-parameters alone, the optics held at `pairs` (see `transmitted`)."""
+    return _point(model, data, q, pairs, jnp.zeros((0, *pairs.shape), pairs.dtype))
+
+
+def _point(model: Model, data: Data, q: Array, pairs: Array, d_pairs: Array) -> Point:
+    """The point of the last parameters of q: all, or the hyper-parameters where no derivative of the optics is given."""
+    _, s, psi = model.split(q)
+    ndim = len(data.smoothing)
     log_s, push_s = jax.linearize(lambda p: model.log_spectrum(p, data.frequencies), psi)
     d_log_s = jax.vmap(push_s)(jnp.eye(psi.size, dtype=psi.dtype))
-    spectrum, pairs = jnp.exp(log_s), _pairs(real, imag)
-
-    d_pairs = jax.vmap(lambda dr, di: _cross(real, dr) + _cross(imag, di))(d_real, d_imag)
+    spectrum = jnp.exp(log_s)
     d_theta = smooth(data, spectrum * d_pairs)
     d_psi = smooth(data, (spectrum * d_log_s)[:, None, None] * pairs)
     level = _level(data, s)
@@ -181,9 +195,10 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
     residual = _diagonal(jnp.ones_like(level), ndim) - ratio
     flat = whitened.reshape(whitened.shape[0], -1)
     weight = jnp.broadcast_to(data.weight, data.cross.shape).ravel()
-    away = q - data.prior_mean
-    gradient = 0.5 * flat @ (weight * residual.ravel()) + data.prior_precision @ away
-    fisher = 0.5 * (flat * weight) @ flat.T + data.prior_precision
+    first = q.size - len(flat)
+    pull = data.prior_precision @ (q - data.prior_mean)
+    gradient = 0.5 * flat @ (weight * residual.ravel()) + pull[first:]
+    fisher = 0.5 * (flat * weight) @ flat.T + data.prior_precision[first:, first:]
     return Point(_penalised(data, q, lower, ratio), gradient, fisher, whitened, residual)
 
 
@@ -208,15 +223,17 @@ def make_data(
     """Assemble the traced part; `theta_prior` = (mean, (P, P) precision) in box units, `noise_sd` of the log noise level."""
     frames = statistic.cross.shape[0]
     p = len(box[0])
-    f = lambda a: jnp.asarray(a, dtype)  # noqa: E731
+
+    def f(a: Any) -> Any:  # arrays of numpy: those of many stacks are joined before they go to a device
+        return np.asarray(a, dtype)
+
     size = p + frames + len(spectrum.start)
-    precision = jnp.zeros((size, size), dtype)
-    precision = precision.at[:p, :p].set(f(theta_prior[1]))
-    noise_at = jnp.arange(p, p + frames)
-    precision = precision.at[noise_at, noise_at].set(noise_sd**-2)
-    precision = precision.at[p + frames :, p + frames :].set(f(spectrum.precision))
-    free = jnp.where(f(box[1]) > 0, f(1.0), f(0.0))
-    span = 5 * noise_sd * jnp.ones(frames, dtype)
+    precision = np.zeros((size, size), dtype)
+    precision[:p, :p] = theta_prior[1]
+    precision[range(p, p + frames), range(p, p + frames)] = noise_sd**-2
+    precision[p + frames :, p + frames :] = spectrum.precision
+    free = f(f(box[1]) > 0)
+    span = f(np.full(frames, 5 * noise_sd))
     return Data(
         cross=f(statistic.cross),
         weight=f(statistic.weight),
@@ -225,10 +242,10 @@ def make_data(
         frequencies=Frequencies(*map(f, frequencies)),
         middle=f(box[0]),
         half=f(box[1]),
-        prior_mean=jnp.concatenate([f(theta_prior[0]), jnp.zeros(frames, dtype), f(spectrum.mean)]),
-        prior_precision=precision,
-        low=jnp.concatenate([-free, -span, f(spectrum.low)]),
-        high=jnp.concatenate([free, span, f(spectrum.high)]),
-        step=jnp.concatenate([0.6 * jnp.ones(p, dtype), noise_sd * jnp.ones(frames, dtype), f(spectrum.step)]),
+        prior_mean=f(np.concatenate([theta_prior[0], np.zeros(frames), spectrum.mean])),
+        prior_precision=f(precision),
+        low=f(np.concatenate([-free, -span, spectrum.low])),
+        high=f(np.concatenate([free, span, spectrum.high])),
+        step=f(np.concatenate([np.full(p, 0.6), np.full(frames, noise_sd), spectrum.step])),
         depth_um=None if depth_um is None else f(depth_um),
     )

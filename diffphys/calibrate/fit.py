@@ -1,8 +1,11 @@
-"""Fit of the evidence: starts over the box, hyper-parameters warmed up first, the best finalists polished."""
+"""Fit of the evidence: starts over the box, hyper-parameters warmed up first, the best finalists polished.
+
+Every function takes several stacks of one geometry; see `lanes` for how they share programs and devices.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -12,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate import evidence, fisher_scoring, spectra
+from diffphys.calibrate.lanes import ONE, Lanes, over
 from diffphys.calibrate.periodogram import Periodogram, frequencies
 from diffphys.spec import Box, from_vector, pitch_um
 from diffphys.types import Array, Modality
@@ -41,6 +45,7 @@ class Problem(NamedTuple):
     finer: tuple[int, ...]
     depth_um: tuple[float, ...] | None = None
     link: Link | None = None
+    share: float = 1.0  # of the parameters' prior, where several stacks have one spec
 
     @property
     def dtype(self) -> Any:
@@ -97,24 +102,41 @@ def model_of(
     return evidence.Model(otf, spectrum.log, len(modality.FIELDS), frames), spectrum
 
 
-@partial(jax.jit, static_argnames=("model",))
-def _run(model: evidence.Model, data: evidence.Data, starts: Array, mask: Array, iterations: Array) -> tuple[Array, Array]:
+def _minimised(model: evidence.Model, data: evidence.Data, starts: Array, iterations: Array) -> tuple[Array, Array]:
+    """Parameters (S, Q) and values (S,) that the iteration from `starts` ends at."""
+
     def evaluate(q: Array) -> tuple[Array, Array, Array]:
-        point = evidence.evaluate(model, data, q)
-        return point.value, point.gradient, point.fisher
+        return evidence.evaluate(model, data, q)[:3]
 
     box = fisher_scoring.Box(data.low, data.high, data.step)
 
     def one(q: Array) -> tuple[Array, Array]:
-        state = fisher_scoring.minimise(evaluate, box, q, mask=mask, iterations=iterations)
+        state = fisher_scoring.minimise(evaluate, box, q, mask=jnp.ones_like(q), iterations=iterations)
         return state.q, state.value
 
     return jax.vmap(one)(starts)
 
 
-@partial(jax.jit, static_argnames=("model",))
-def _point(model: evidence.Model, data: evidence.Data, q: Array) -> evidence.Point:
-    return evidence.evaluate(model, data, q)
+def _warmed(model: evidence.Model, data: evidence.Data, starts: Array, iterations: Array) -> Array:
+    """`starts`, (S, Q), with their hyper-parameters fitted; theta would otherwise run off to repair a wrong spectrum."""
+    p = model.parameters
+    box = fisher_scoring.Box(data.low[p:], data.high[p:], data.step[p:])
+
+    def one(q: Array) -> Array:
+        pairs = evidence.transmitted(model, data, q[:p])
+
+        def evaluate(tail: Array) -> tuple[Array, Array, Array]:
+            return evidence.evaluate_held(model, data, jnp.concatenate([q[:p], tail]), pairs)[:3]
+
+        state = fisher_scoring.minimise(evaluate, box, q[p:], mask=jnp.ones_like(q[p:]), iterations=iterations)
+        return jnp.concatenate([q[:p], state.q])
+
+    return jax.vmap(one)(starts)
+
+
+def _described(model: evidence.Model, data: evidence.Data, q: Array) -> tuple[evidence.Point, Array, Array]:
+    """The evidence at q with its per-bin pieces, the model covariance and the prior's share of the value."""
+    return evidence.evaluate(model, data, q), evidence.covariance(model, data, q), evidence.prior(data, q)
 
 
 def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, spectra.Spectrum]:
@@ -138,7 +160,7 @@ def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, 
 def _theta_prior(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Mean and precision of the box-scaled parameters: wide and independent, with the link where there is one."""
     widths = np.array([f.prior_half_widths for f in problem.modality.FIELDS])
-    wide = np.diag(widths**-2.0)
+    wide = problem.share * np.diag(widths**-2.0)
     if problem.link is None:
         return np.zeros(len(widths)), wide
     slope, value, sigma = problem.link
@@ -146,7 +168,7 @@ def _theta_prior(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return np.linalg.solve(precision, slope * value / sigma**2), precision
 
 
-def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray) -> Array:
+def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray) -> np.ndarray:
     """(S, Q) start points: box-scaled thetas (S, P), expected noise, the family's spectrum at the data's power."""
     own = np.diagonal(problem.statistic.cross, axis1=0, axis2=1)[..., 0]
     weight = problem.statistic.weight
@@ -154,31 +176,38 @@ def first_guess(problem: Problem, spectrum: spectra.Spectrum, thetas: np.ndarray
     power = float(np.maximum((own - noise) * weight, 0).sum() / weight.sum())
     psi = spectrum.start + spectrum.amplitude * np.log(max(power, 1e-6))
     tail = np.concatenate([np.zeros(len(problem.noise)), psi])
-    return jnp.asarray(np.concatenate([thetas, np.tile(tail, (len(thetas), 1))], axis=1), problem.dtype)
+    return np.concatenate([thetas, np.tile(tail, (len(thetas), 1))], axis=1).astype(problem.dtype)
 
 
-def _order(value: Array) -> np.ndarray:
+def _order(value: Any) -> np.ndarray:
     return np.argsort(np.where(np.isfinite(value), value, np.inf))
 
 
-def search(problem: Problem, thetas: np.ndarray) -> np.ndarray:
-    """(FINALISTS, P) best box-scaled parameters from many starts: psi warmed up with theta frozen, then everything.
+def search(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[np.ndarray]:
+    """Per stack (FINALISTS, P) best box-scaled parameters from many starts (S, P): psi warmed up first, then everything.
 
     Under the screening spectrum and on the coarse frequency grid, with white noise added to data and model alike where
     the light is bright: the valley becomes wide enough to be found, and finding it is all that is asked here.
     """
+    coarse = [_coarse(p) for p in problems]
+    with problems[0].precision():
+        made = [make(p, "screen") for p in coarse]
+        model = made[0][0]
+        starts = [first_guess(p, m[2], theta) for p, m, theta in zip(coarse, made, thetas, strict=True)]
+        data = [m[1] for m in made]
+        warm = over(_warmed, (model,), [(d, q, np.int32(WARM_UP)) for d, q in zip(data, starts, strict=True)], how)
+        found = over(_minimised, (model,), [(d, q, np.int32(JOINT)) for d, q in zip(data, warm, strict=True)], how)
+    return [q[_order(value)[:FINALISTS], : model.parameters] for q, value in found]
+
+
+def _coarse(problem: Problem) -> Problem:
     statistic, extra = problem.statistic, softening(problem.statistic)
     cross = statistic.cross + np.diag(extra)[(..., *(None,) * (statistic.cross.ndim - 2))]
-    coarse = problem._replace(
+    return problem._replace(
         finer=(1,) * len(problem.finer),
         statistic=statistic._replace(cross=cross, smoothing=statistic.coarse),
         noise=(problem.noise.T + extra).T,
     )
-    with problem.precision():
-        model, data, spectrum = make(coarse, "screen")
-        q = _warm_up(model, data, first_guess(coarse, spectrum, thetas))
-        q, value = _run(model, data, q, jnp.ones(q.shape[1], q.dtype), jnp.int32(JOINT))
-        return np.asarray(q)[_order(value)[:FINALISTS], : model.parameters]
 
 
 def softening(statistic: Periodogram) -> np.ndarray:
@@ -189,40 +218,56 @@ def softening(statistic: Periodogram) -> np.ndarray:
     return SOFT * np.sum(weighted * own, axis=axes) / np.sum(weighted, axis=axes)
 
 
-def settle(problem: Problem, family: str, thetas: np.ndarray) -> Fit:
-    """Fit of one family from the finalists of `search`."""
-    with problem.precision():
-        model, data, spectrum = make(problem, family)
-        warm = np.asarray(_warm_up(model, data, first_guess(problem, spectrum, thetas)))
-    return polish(problem, family, warm)
+def settle(problems: Sequence[Problem], family: str, thetas: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[Fit]:
+    """Fits of one family from the finalists of `search`."""
+    with problems[0].precision():
+        made = [make(p, family) for p in problems]
+        items = [(m[1], first_guess(p, m[2], t), np.int32(WARM_UP)) for p, m, t in zip(problems, made, thetas, strict=True)]
+        warm = over(_warmed, (made[0][0],), items, how)
+    return polish(problems, family, warm, how=how)
 
 
-def _warm_up(model: evidence.Model, data: evidence.Data, q: Array) -> Array:
-    """Hyper-parameters first: theta would otherwise run off to repair a wrong spectrum."""
-    frozen = jnp.ones(q.shape[1], q.dtype).at[: model.parameters].set(0.0)
-    return _run(model, data, q, frozen, jnp.int32(WARM_UP))[0]
+def polish(problems: Sequence[Problem], family: str, q: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[Fit]:
+    """Iterate to convergence from full points q, (F, Q) per stack."""
+    with problems[0].precision():
+        made, dtype = [make(p, family) for p in problems], problems[0].dtype
+        items = [(m[1], np.asarray(v, dtype), np.int32(POLISH)) for m, v in zip(made, q, strict=True)]
+        ended = over(_minimised, (made[0][0],), items, how)
+    ordered = [(points[_order(value)], value[_order(value)]) for points, value in ended]
+    return described(problems, family, [points for points, _ in ordered], [value for _, value in ordered], how=how)
 
 
-def polish(problem: Problem, family: str, q: np.ndarray) -> Fit:
-    """Iterate to convergence from full points q, (F, Q)."""
-    with problem.precision():
-        model, data, _ = make(problem, family)
-        ones = jnp.ones(q.shape[1], problem.dtype)
-        finalists, value = _run(model, data, jnp.asarray(q, problem.dtype), ones, jnp.int32(POLISH))
-        best = _order(value)
-        finalists, values = np.asarray(finalists)[best], np.asarray(value, np.float64)[best]
-        data, point = jax.device_get((data, _point(model, data, jnp.asarray(finalists[0]))))
-        covariance = np.asarray(evidence.covariance(model, data, jnp.asarray(finalists[0])), np.float64)
-        penalty = float(evidence.prior(data, jnp.asarray(finalists[0])))
+def described(
+    problems: Sequence[Problem], family: str, q: Sequence[np.ndarray], values: Sequence[np.ndarray] | None = None,
+    *, how: Lanes = ONE,
+) -> list[Fit]:  # fmt: skip
+    """Fits that ended at q, (F, Q) per stack, best first; `values` (F,) are taken at the best where they are not given."""
+    with problems[0].precision():
+        made = [make(p, family) for p in problems]
+        best = over(_described, (made[0][0],), [(m[1], points[0]) for m, points in zip(made, q, strict=True)], how)
+    values = [np.asarray(point.value)[None] for point, _, _ in best] if values is None else values
+    return [
+        _fit(family, m[0], m[1], (points, np.asarray(value, np.float64)), told)
+        for m, points, value, told in zip(made, q, values, best, strict=True)
+    ]
+
+
+def _fit(
+    family: str, model: evidence.Model, data: evidence.Data, ended: tuple[np.ndarray, np.ndarray], described: tuple[Any, ...]
+) -> Fit:
+    (finalists, values), (point, covariance, penalty) = ended, described
     credit = -values[0] - _occam(model, data, point) if np.isfinite(values[0]) else -np.inf
-    return Fit(family, finalists, values, point, covariance, penalty, credit)
+    return Fit(family, finalists, values, point, np.asarray(covariance, np.float64), float(penalty), credit)
 
 
-def restart(problem: Problem, fit: Fit, theta: np.ndarray) -> Fit:
-    """A fit iterated again from other box-scaled parameters (P,), its noise and spectrum kept as start."""
-    q = fit.q.copy()
-    q[:, : theta.size] = theta
-    return polish(problem, fit.family, q)
+def restart(problems: Sequence[Problem], found: Sequence[Fit], thetas: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[Fit]:
+    """Fits of one family iterated again from other box-scaled parameters (P,), their noise and spectrum kept as start."""
+    starts = []
+    for fit, theta in zip(found, thetas, strict=True):
+        q = fit.q.copy()
+        q[:, : theta.size] = theta
+        starts.append(q)
+    return polish(problems, found[0].family, starts, how=how)
 
 
 def _occam(model: evidence.Model, data: evidence.Data, point: evidence.Point) -> float:

@@ -8,21 +8,22 @@ asymmetry are measured on two measurements simulated from this specimen as resto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate.fit import Link
+from diffphys.calibrate.lanes import ONE, Lanes, over
 from diffphys.calibrate.sign import LARGEST, brightest, profile
 from diffphys.operator import Operator, bind
 from diffphys.reconstruct.richardson_lucy import restored
 from diffphys.spec import Box, as_vector, from_vector, names
-from diffphys.types import Modality
+from diffphys.types import Array, Modality
 
 ITERATIONS = 50  # of Richardson-Lucy
 NEAR = 0.08  # waves: beyond, the evidence knows better
@@ -77,35 +78,68 @@ def link(
     return Link(slope, float(target), FIRM), start, response
 
 
-def small(photons: np.ndarray, modality: Modality, geometry: Any, spec: Any, *, background: float, seed: int = 0) -> float:
+class Question(NamedTuple):
+    """One stack in photons with its background, read-noise variance added to both, and everything but the aberration."""
+
+    photons: np.ndarray
+    background: float
+    spec: Any
+
+
+class _Models(NamedTuple):
+    """The part of the stack that decides, and the operator at each aberration."""
+
+    counts: np.ndarray
+    background: np.float32
+    at: dict[float, Operator]
+
+    @property
+    def pair(self) -> tuple[Operator, Operator]:
+        return self.at[-PROBE], self.at[PROBE]
+
+
+def small(questions: Sequence[Question], modality: Modality, geometry: Any, *, seed: int = 0, how: Lanes = ONE) -> list[float]:
     """The aberration (the modality's one derived combination, near zero) that positivity prefers, in its unit.
 
     Args:
-        photons: stack in photons, read-noise variance added to data and background alike.
-        spec: everything but the aberration; its `TRADE_OFF[0]` is moved.
-        background: photons, the same variance added.
+        questions: one per stack; `TRADE_OFF[0]` of their specs is moved.
         seed: of the simulated noise.
 
     Returns:
-        The value; NaN where the simulated measurements do not tell the two aberrations apart.
+        A value per stack; NaN where the simulated measurements do not tell the two aberrations apart.
     """
-    part = brightest(photons, LARGEST)
+    models = [_models(question, modality, geometry) for question in questions]
+    specimens = over(_restored, (ITERATIONS,), [(m.at[0.0], m.counts, m.background) for m in models], how)
+    drawn = [
+        _drawn(jax.random.key(seed), m.at[c], specimen, m.background)
+        for m, specimen in zip(models, specimens, strict=True)
+        for c in (-SIMULATED, SIMULATED)
+    ]
+    odd = _odd([(m, m.counts) for m in models], how)
+    simulated = _odd([(m, y) for m, y in zip([m for m in models for _ in range(2)], drawn, strict=True)], how)
+    return [_value(*three) for three in zip(odd, simulated[::2], simulated[1::2], strict=True)]
+
+
+def _models(question: Question, modality: Modality, geometry: Any) -> _Models:
+    part = brightest(question.photons, LARGEST)
     local = modality.block(geometry, part.shape)
-    size = bind(modality, spec, geometry=local).specimen
-    at = partial(_at, modality, spec, geometry)
-    models = {c: bind(modality, at(c), geometry=local, specimen=size) for c in (-PROBE, -SIMULATED, 0.0, SIMULATED, PROBE)}
-    pedestal = jnp.float32(background)
+    size = bind(modality, question.spec, geometry=local).specimen
+    at = partial(_at, modality, question.spec, geometry)
+    values = (-PROBE, -SIMULATED, 0.0, SIMULATED, PROBE)
+    models = {c: bind(modality, at(c), geometry=local, specimen=size) for c in values}
+    return _Models(np.maximum(part, 0.0).astype(np.float32), np.float32(question.background), models)
 
-    def odd(counts: Any) -> float:
-        low, high = (float(profile(models[c], counts, pedestal, iterations=ITERATIONS)) for c in (-PROBE, PROBE))
-        return low - high
 
-    counts = jnp.asarray(np.maximum(part, 0.0), jnp.float32)
-    specimen = _restored(models[0.0], counts, pedestal)
-    key = jax.random.key(seed)
-    below, above = (odd(_drawn(key, models[c], specimen, pedestal)) for c in (-SIMULATED, SIMULATED))
+def _odd(cases: Sequence[tuple[_Models, Any]], how: Lanes) -> list[float]:
+    """By how much the counts prefer the positive aberration, nats."""
+    items = [(operator, counts, models.background) for models, counts in cases for operator in models.pair]
+    cost = [float(v) for v in over(profile, (ITERATIONS,), items, how)]
+    return [low - high for low, high in zip(cost[::2], cost[1::2], strict=True)]
+
+
+def _value(odd: float, below: float, above: float) -> float:
     slope = (above - below) / (2 * SIMULATED)
-    return (odd(counts) - (above + below) / 2) / slope if slope > 0 else float("nan")
+    return (odd - (above + below) / 2) / slope if slope > 0 else float("nan")
 
 
 def _at(modality: Modality, spec: Any, geometry: Any, value: float) -> Any:
@@ -115,9 +149,8 @@ def _at(modality: Modality, spec: Any, geometry: Any, value: float) -> Any:
     return replace(spec, **{name: getattr(spec, name) + value - now})
 
 
-@jax.jit
-def _restored(model: Operator, counts: Any, background: Any) -> Any:
-    return restored(model, counts, background, iterations=ITERATIONS)
+def _restored(iterations: int, model: Operator, counts: Array, background: Array) -> Array:
+    return restored(model, counts, background, iterations=iterations)
 
 
 @jax.jit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,11 +34,12 @@ def calibration(
     detector: Any,
     warnings: tuple[str, ...],
     seed: int,
+    covariance: np.ndarray | None = None,
 ) -> Calibration:
-    """Assemble the `Calibration` of one measurement."""
+    """Assemble the `Calibration` of one measurement; `covariance` (None: the estimate's own) in the parameters' units."""
     fields = names(modality.FIELDS)
     best = estimate.fits[0]
-    covariance = covariance_of(estimate, fields) + estimate.added
+    covariance = covariance_of(estimate, fields) + estimate.added if covariance is None else covariance
     derived = propagated(modality, geometry, spec, covariance)
     fit_z, ratio = goodness_of_fit(best, estimate.statistic)
     undetermined = modality.weak(geometry) | _undetermined(covariance, ranges, fields, ratio)
@@ -86,19 +87,29 @@ def _decoded(fit: Any, box: Any, fields: tuple[str, ...]) -> dict[str, float]:
 
 def covariance_of(estimate: Any, fields: tuple[str, ...]) -> np.ndarray:
     """(P, P) in the parameters' units: inflated sandwich, spread between the spectra, modulating parameters."""
-    best, other = estimate.fits
-    p, half = len(fields), np.asarray(estimate.box.half, np.float64)
+    return joint_covariance([estimate], fields)
+
+
+def joint_covariance(estimates: Sequence[Any], fields: tuple[str, ...]) -> np.ndarray:
+    """`covariance_of` for stacks fitted with one theta: their information adds, the doubt between the spectra stays."""
+    best, other = estimates[0].fits
+    p, half = len(fields), np.asarray(estimates[0].box.half, np.float64)
     inflation, doubt = FACTORS[len(best.covariance)]
-    matrix = inflation**2 * sandwich(best.point, estimate.statistic.weight, ndim=len(estimate.block))[:p, :p]
+    parts = [sandwich(e.fits[0].point, e.statistic.weight, ndim=len(e.block))[:p, :p] for e in estimates]
+    matrix = inflation**2 * (parts[0] if len(parts) == 1 else np.linalg.inv(sum(np.linalg.inv(part) for part in parts)))
     if np.isfinite(other.log_evidence):
         spread = (other.q[0, :p] - best.q[0, :p]).astype(np.float64)
         matrix = matrix + doubt**2 * np.outer(spread, spread)
     matrix = matrix * np.outer(half, half)
-    for name, amplitude in estimate.amplitudes.items():
+    for name in estimates[0].amplitudes:
         i = fields.index(name)
         matrix[i, :] = matrix[:, i] = 0.0
-        matrix[i, i] = amplitude.sigma**2 * max(amplitude.chi2, 1.0)
+        matrix[i, i] = 1 / sum(1 / variance_of(e.amplitudes[name]) for e in estimates)
     return matrix
+
+
+def variance_of(amplitude: Any) -> float:
+    return amplitude.sigma**2 * max(amplitude.chi2, 1.0)
 
 
 def goodness_of_fit(fit: Any, statistic: Any) -> tuple[float, float]:

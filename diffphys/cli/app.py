@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import benchmark, doctor, identification, measure, score, simulation, tools, training
+from diffphys.cli import benchmark, doctor, identification, measure, report, score, simulation, tools, training
 from diffphys.cli.session import Interrupted, heeding_ctrl_c, say, use_cache
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("reconstruct")(measure.reconstruct)
 app.command("calibrate")(measure.calibrate)
+app.command("report")(report.report)
 app.command("identify")(identification.identify)
 app.command("simulate")(simulation.simulate)
 app.command("optics")(tools.optics)

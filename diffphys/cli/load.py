@@ -42,20 +42,25 @@ class Job(NamedTuple):
         """The job's modality with Zernike coefficients as further parameters: `5,6,7,8`; confocal also `slant`, `polarised`."""
         if stated is None:
             return self
-        from diffphys.confocal.aberrated import with_zernike as confocal
-        from diffphys.shg.aberrated import with_zernike as shg
-
-        parts = [part.strip() for part in stated.split(",") if part.strip()]
-        words = {"slant": "slanted", "polarised": "polarised"} if self.modality.NAME == "confocal_3d" else {}
-        modes = [part for part in parts if part not in words]
-        if not all(part.isdigit() for part in modes) or not parts:
-            allowed = ", ".join(["Noll indices such as 5,6,7,8", *words])
-            raise ValueError(f"--zernike is {stated!r}; expected {allowed}, separated by commas")
-        extended: Any = confocal if words else shg
-        modality = extended(tuple(map(int, modes)), **{words[part]: True for part in parts if part in words})
+        modality, parts = aberrated(self.modality, stated)
         ranges = {**modality.default_ranges(self.geometry), **self.ranges}
         modality.check_ranges(ranges, self.geometry)
         return self._replace(modality=modality, ranges=ranges, optics={**self.optics, "ranges": ranges, "zernike": parts})
+
+
+def aberrated(modality: Any, stated: str) -> tuple[Any, list[str]]:
+    """The modality with the further parameters that --zernike names, and these names."""
+    from diffphys.confocal.aberrated import with_zernike as confocal
+    from diffphys.shg.aberrated import with_zernike as shg
+
+    parts = [part.strip() for part in stated.split(",") if part.strip()]
+    words = {"slant": "slanted", "polarised": "polarised"} if modality.NAME == "confocal_3d" else {}
+    modes = [part for part in parts if part not in words]
+    if not all(part.isdigit() for part in modes) or not parts:
+        allowed = ", ".join(["Noll indices such as 5,6,7,8", *words])
+        raise ValueError(f"--zernike is {stated!r}; expected {allowed}, separated by commas")
+    extended: Any = confocal if words else shg
+    return extended(tuple(map(int, modes)), **{words[part]: True for part in parts if part in words}), parts
 
 
 def load(

@@ -10,7 +10,7 @@ import typer
 from diffphys.cli import options, show
 from diffphys.cli.load import Job
 from diffphys.cli.run import Run
-from diffphys.cli.session import Interrupted, StopFlag, warn
+from diffphys.cli.session import Interrupted, StopFlag
 
 Method = Annotated[str, typer.Option("--method", help="Reconstruction: richardson_lucy, wiener, tv, ...")]
 Iterations = Annotated[int | None, typer.Option("--iterations", min=1, help="Largest number of iterations.")]
@@ -21,6 +21,8 @@ Option = Annotated[
     typer.Option("--option", metavar="NAME=NUMBER", help="Option of the method, e.g. tv_weight=0.01; repeatable."),
 ]
 PointSource = Annotated[bool, typer.Option("--point-source", help="The image is of one point: fit the PSF model to it.")]
+Shared = Annotated[bool, typer.Option("--shared", help="Folder: one spec for all its stacks.")]
+Together = Annotated[int, typer.Option("--together", min=1, help="Folder: stacks per program; more need more memory.")]
 
 Zernike = Annotated[
     str | None,
@@ -62,11 +64,11 @@ def reconstruct(
     job = run.load()
     stated = _stated_spec(job, spec)
     with OutputFolder(output, overwrite=overwrite) as out:
-        kernel = _measured_psf(job, psf, options.numbers(psf_voxel_um, "--psf-voxel-um"))
+        kernel = _measured_psf(run, job, psf, options.numbers(psf_voxel_um, "--psf-voxel-um"))
         calibration = run.calibrate(job) if spec is None and kernel is None else None
         with run.keeping_finished_work(job, out, calibration), StopFlag() as stop:
             run.write_calibration(job, out, calibration)
-            used, detector = _instrument(job, calibration, stated)
+            used, detector = _instrument(run, job, calibration, stated)
             restored = run.reconstruct(job, used, detector, method=method, psf=kernel, stop=stop, **choice)
         run.write_image(job, out, restored)
         run.figure(job, out, calibration, restored)
@@ -88,11 +90,22 @@ def calibrate(
     voxel_um: options.VoxelUm = None,
     axes: options.Axes = None,
     sample: options.SampleName = None,
+    shared: Shared = False,
+    together: Together = 16,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Find how the instrument was really set, without restoring the image."""
-    run = Run(dict(locals()))
+    """Find how the instrument was really set, without restoring the image; of a stack, or of every stack of a folder."""
+    arguments = dict(locals())
+    if stack.is_dir():
+        from diffphys.cli.folder import calibrate_folder
+
+        if point_source or sample is not None:
+            raise ValueError("--point-source and --sample are for one file; leave them out for a folder")
+        return calibrate_folder(arguments, shared=shared, width=together)
+    if shared:
+        raise ValueError(f"--shared finds one spec for a folder of stacks; {stack} is no folder")
+    run = Run(arguments)
     from diffphys.io.output_folder import OutputFolder
 
     job = run.load()
@@ -135,21 +148,21 @@ def _stated_spec(job: Job, spec: str | None) -> Any:
     return parse_spec(spec, job.modality, job.geometry) if "=" in spec else read_spec(spec, job.modality)
 
 
-def _instrument(job: Job, calibration: Any, stated: Any) -> tuple[Any, Any]:
+def _instrument(run: Run, job: Job, calibration: Any, stated: Any) -> tuple[Any, Any]:
     """The spec and the detector to reconstruct with."""
     if calibration is not None:
         if set(calibration.names) <= set(calibration.undetermined):
-            warn(["no parameter is determined by this data: the image is restored with the nominal instrument"])
+            run.warn(["no parameter is determined by this data: the image is restored with the nominal instrument"])
             return job.modality.nominal(job.geometry), calibration.detector
         return calibration.spec, calibration.detector
     from diffphys.calibrate.detector import estimate
 
     detector, doubts = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
-    warn(doubts)
+    run.warn(doubts)
     return job.modality.nominal(job.geometry) if stated is None else stated, detector
 
 
-def _measured_psf(job: Job, path: Path | None, voxel_um: tuple[float, ...] | None) -> Any:
+def _measured_psf(run: Run, job: Job, path: Path | None, voxel_um: tuple[float, ...] | None) -> Any:
     """The PSF file on the image's voxels, None without one."""
     if path is None:
         return None
@@ -158,5 +171,5 @@ def _measured_psf(job: Job, path: Path | None, voxel_um: tuple[float, ...] | Non
     from diffphys.measured import load as load_psf
 
     measured = load_psf(path, voxel_um=job.voxel_um, shape=job.y.shape, psf_voxel_um=voxel_um)
-    warn(measured.warnings)
+    run.warn(measured.warnings)
     return measured.psf

@@ -19,12 +19,12 @@ class Run:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.arguments, self.clock, self.started = dict(arguments), Clock(), datetime.now(UTC)
         self.restored: dict[str, Any] | None = None
-        self.told: set[str] = set()
+        self.told: dict[str, None] = {}  # in the order of telling
 
     def warn(self, lines: Sequence[str]) -> None:
         """Warnings on stderr, each once per run."""
         warn(line for line in lines if line not in self.told)
-        self.told |= set(lines)
+        self.told |= dict.fromkeys(lines)
 
     def load(self) -> Job:
         a = self.arguments
@@ -59,6 +59,7 @@ class Run:
             write_calibration(out.path("calibration.json"), calibration, job.modality)
 
     def reconstruct(self, job: Job, spec: Any, detector: Any, *, stop: StopFlag, **choice: Any) -> Any:
+        from diffphys.io.results import reconstruction_as_dict
         from diffphys.reconstruct import reconstruct as restore
 
         total = choice.get("iterations")
@@ -69,15 +70,19 @@ class Run:
                 return False if stop.requested else None
 
             found = restore(job.y, job.modality, spec, geometry=job.geometry, detector=detector, callback=watch, **choice)
-        self.restored = {"spec": None if choice.get("psf") is not None else spec, "detector": detector}
-        self.restored |= {n: getattr(found, n) for n in ("status", "remedy", "iterations", "curve_name", "curve", "warnings")}
+        self.restored = reconstruction_as_dict(found, None if choice.get("psf") is not None else spec, detector)
         return found
 
     def write_image(self, job: Job, out: Any, restored: Any) -> None:
+        import numpy as np
+
         from diffphys.io.tiff import write_image
 
         note = "diffphys: photons per voxel over detector.peak_photons, see run.json"
         write_image(out.path("reconstruction.ome.tif"), restored.image, job.voxel_um, description=note)
+        counts = np.reshape(restored.prediction, job.y.shape)
+        note_counts = "diffphys: expected counts of the model"
+        write_image(out.path("prediction.ome.tif"), counts, job.voxel_um, description=note_counts)
         if restored.uncertainty is not None:
             one_sigma = note.replace("diffphys:", "diffphys: 1 sigma,")
             write_image(out.path("uncertainty.ome.tif"), restored.uncertainty, job.voxel_um, description=one_sigma)
@@ -111,7 +116,7 @@ class Run:
         record = run_record(
             command=sys.argv, inputs=inputs, optics=job.optics, options=a, started=self.started, seconds=self.clock.seconds
         )
-        write_json(out.path("run.json"), {**record, "reconstruction": self.restored})
+        write_json(out.path("run.json"), {**record, "warnings": list(self.told), "reconstruction": self.restored})
         heed()
         out.publish()
 

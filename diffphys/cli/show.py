@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any
 
 from diffphys.cli.load import Job
+from diffphys.report.text import number as number
 from diffphys.types import Status
 
 
@@ -15,13 +15,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns; the first row is the heading."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def number(value: float, sigma: float | None = None) -> str:
-    """A value with as many decimals as its error bar deserves (two figures of sigma)."""
-    if not sigma or not isfinite(sigma):
-        return f"{value:.4g}"
-    return f"{value:.{max(0, 1 - floor(log10(abs(sigma))))}f}"
 
 
 def calibration_table(modality: Any, calibration: Any) -> str:

@@ -51,7 +51,7 @@ def simulate(
         write(out, known, geometry, stated, made, family=family)
         out.publish()
     rows = [("parameter", "truth", "unit")]
-    rows += [(f.name, show.number(float(getattr(truth, f.name))), f.unit) for f in known.FIELDS]
+    rows += [(f.name, show.number(float(getattr(truth, f.name)), None), f.unit) for f in known.FIELDS]
     print(show.table(rows))
     print(f"results: {output}")
 

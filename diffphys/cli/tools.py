@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from diffphys.cli import options, show
-from diffphys.cli.session import progress, warn
+from diffphys.cli.session import Clock, progress, warn
 
 Init = Annotated[str, typer.Option("--init", help="confocal_3d or shg: the optics file to begin with.", show_default=False)]
 File = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; printed if left out.")]
@@ -63,22 +65,28 @@ def _demo(modality: str, output: Path, seed: int) -> None:
     from diffphys import demo as job
     from diffphys.cli import simulation
     from diffphys.io.output_folder import RESULTS, OutputFolder
-    from diffphys.io.results import write_calibration
+    from diffphys.io.provenance import run_record
+    from diffphys.io.results import reconstruction_as_dict, write_calibration, write_json
     from diffphys.io.tiff import write_image
     from diffphys.report.figure import figure
     from diffphys.types import resolve
 
-    known = resolve(modality)
+    known, clock, started = resolve(modality), Clock(), datetime.now(UTC)
     stated, geometry = simulation.instrument(modality, None, None, None)
     family = {"confocal_3d": "cells", "shg": "collagen"}[modality]
     with OutputFolder(output, names=(*RESULTS, *simulation.FILES), overwrite=True) as out:
-        made = job.simulated(known, job.random_spec(known, geometry, seed), geometry=geometry, family=family, seed=seed)
+        with clock.stage("simulate"):
+            made = job.simulated(known, job.random_spec(known, geometry, seed), geometry=geometry, family=family, seed=seed)
         simulation.write(out, known, geometry, stated, made, family=family)
-        with progress(f"{modality}: calibrate") as update:
+        with clock.stage("calibrate and reconstruct"), progress(f"{modality}: calibrate") as update:
             result = job.run(known, made, geometry=geometry, seed=seed, progress=update)
         best = result.reconstructions["estimated"]
         write_calibration(out.path("calibration.json"), result.calibration, known)
         write_image(out.path("reconstruction.ome.tif"), best.image, stated.voxel_um, description="diffphys: reconstruction")
+        counts = best.prediction.reshape(made.y.shape)
+        write_image(
+            out.path("prediction.ome.tif"), counts, stated.voxel_um, description="diffphys: expected counts of the model"
+        )
         figure(
             out.path("figure.png"),
             y=made.y,
@@ -90,6 +98,18 @@ def _demo(modality: str, output: Path, seed: int) -> None:
             truth_spec=made.spec,
             title=f"{modality}, simulated ({family})",
         )
+        how = reconstruction_as_dict(best, result.calibration.spec, made.detector)
+        optics = {"modality": modality, "geometry": geometry, "detector": made.detector, "ranges": result.calibration.ranges}
+        record = run_record(
+            command=sys.argv,
+            inputs={"stack": out.path("measurement.h5")},
+            optics={**optics, "sample": "sample_00"},
+            options={"seed": seed, "scene": family, "method": "richardson_lucy"},
+            started=started,
+            seconds=clock.seconds,
+        )
+        record["inputs"]["stack"]["path"] = str(output / "measurement.h5")  # where it is published
+        write_json(out.path("run.json"), {**record, "reconstruction": how})
         out.publish()
     _print_demo(known, made, result, output)
 

@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-RESULTS = ("reconstruction.ome.tif", "uncertainty.ome.tif", "calibration.json", "figure.png", "run.json")
+IMAGES = ("reconstruction.ome.tif", "uncertainty.ome.tif", "prediction.ome.tif")
+RESULTS = (*IMAGES, "calibration.json", "figure.png", "run.json", "report.html")
 
 
 class OutputFolder:

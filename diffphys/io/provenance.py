@@ -37,6 +37,7 @@ def run_record(
         "format": "diffphys-run",
         "version": 1,
         "command": list(command),
+        "directory": str(Path.cwd()),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": dict(seconds),

@@ -14,7 +14,7 @@ import numpy as np
 
 from diffphys.io.atomic import write_text
 from diffphys.spec import expect_names, names, parse
-from diffphys.types import Calibration, Modality, resolve
+from diffphys.types import Calibration, Modality, Reconstruction, resolve
 
 CALIBRATION_FORMAT = "diffphys-calibration"
 _MAX_JSON_BYTES = 16 * 2**20
@@ -71,6 +71,12 @@ def calibration_as_dict(calibration: Calibration, modality: Modality | str) -> d
         "diagnostics": calibration.diagnostics,
     }
     return plain(content)
+
+
+def reconstruction_as_dict(found: Reconstruction, spec: Any, detector: Any) -> dict[str, Any]:
+    """How a reconstruction went, for `run.json`; `spec` is None where a measured PSF was used."""
+    told = ("status", "remedy", "iterations", "curve_name", "curve", "warnings")
+    return {"spec": spec, "detector": detector, **{n: getattr(found, n) for n in told}}
 
 
 def write_calibration(path: Path | str, calibration: Calibration, modality: Modality | str) -> None:

@@ -141,3 +141,13 @@ def write_image(path: Path | str, image: np.ndarray, voxel_um: Sequence[float], 
         tifffile.imwrite(
             temporary, np.asarray(image, np.float32), ome=True, photometric="minisblack", metadata=metadata, software="diffphys"
         )
+
+
+def mapped_image(path: Path) -> np.ndarray:
+    """An image that `write_image` wrote, mapped into memory rather than read where the file allows; ValueError if damaged."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            series = tif.series[0]
+            return tifffile.memmap(path, mode="r") if series.dataoffset is not None else series.asarray()
+    except Exception as error:  # damaged files fail in many ways inside the reader
+        raise ValueError(f"cannot read {path} ({type(error).__name__}); repeat the run") from error

@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from diffphys.io.atomic import replacing
 from diffphys.noise import Detector
 from diffphys.report import panels
+from diffphys.report.residual import in_sigmas
 from diffphys.types import Calibration, Modality, Reconstruction, Status, resolve
 
 INCHES, DPI = (16.0, 10.8), 100
@@ -256,10 +257,7 @@ def _restored_unit(detector: Any) -> str:
 
 def _residual(y: np.ndarray, restored: Reconstruction, detector: Any) -> np.ndarray:
     """(measured - model) / noise, the noise from the model's own brightness."""
-    prediction = np.asarray(restored.prediction, np.float64).reshape(y.shape)
-    gain, offset, read = (float(np.asarray(v)) for v in (detector.gain, detector.offset, detector.read_sigma))
-    variance = gain * np.clip(prediction - offset, 0, None) + (gain * read) ** 2
-    return (y - prediction) / np.sqrt(np.maximum(variance, 1e-3 * gain**2))
+    return in_sigmas(y, np.asarray(restored.prediction, np.float64).reshape(y.shape), detector)
 
 
 def _lines(

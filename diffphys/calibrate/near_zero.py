@@ -1,0 +1,74 @@
+"""Small aberrations: where the evidence says little, positivity measures (`parity`) and the rest is fitted anew around that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffphys.calibrate import fit as fits
+from diffphys.calibrate import parity, verdict
+from diffphys.calibrate.covariance import propagated
+from diffphys.calibrate.estimate import Estimate, Sample, theta_of
+from diffphys.calibrate.lanes import Lanes
+from diffphys.calibrate.twins import Signed, plain, with_read_noise
+from diffphys.spec import from_vector, names
+from diffphys.types import Modality
+
+RELINKED = 2  # times a small aberration is held, linear in the parameters each time
+
+
+class _Case(NamedTuple):
+    """A stack that is asked: its number, its covariance, the evidence's (value, 1 sigma) of the aberration."""
+
+    number: int
+    covariance: np.ndarray
+    known: tuple[float, float]
+
+
+def near_zero(
+    signed: Sequence[Signed], samples: Sequence[Sample], modality: Modality, geometry: Any, seed: int, how: Lanes
+) -> list[Signed]:
+    """The estimates, those with a small aberration fitted anew with positivity's measurement of it."""
+    out, flat = list(signed), plain(geometry)
+    cases = [case for number, one in enumerate(signed) if (case := _case(number, one, modality, flat)) is not None]
+    questions = [parity.Question(*with_read_noise(samples[c.number]), signed[c.number][1]) for c in cases]
+    found = parity.small(questions, modality, flat, seed=seed, how=how)
+    goals = [parity.merged(case.known, odd) for case, odd in zip(cases, found, strict=True)]
+    for _ in range(RELINKED if cases else 0):
+        before = [out[case.number] for case in cases]
+        links = [
+            parity.link(modality, flat, spec, goal, estimate.box, case.covariance)
+            for case, goal, (estimate, spec, _) in zip(cases, goals, before, strict=True)
+        ]
+        fitted = _fitted([estimate for estimate, _, _ in before], links, how)
+        for case, goal, (_, _, response), estimate in zip(cases, goals, links, fitted, strict=True):
+            theta = theta_of(estimate.box, estimate.fits, names(modality.FIELDS), {})
+            spec = from_vector(modality.Spec, modality.FIELDS, theta)
+            added = np.outer(response, response) * goal[1] ** 2
+            out[case.number] = (estimate._replace(spec=spec, added=added), spec, signed[case.number][2])
+    return out
+
+
+def _case(number: int, one: Signed, modality: Modality, geometry: Any) -> _Case | None:
+    estimate, spec, margin = one
+    if margin is None:
+        return None
+    covariance = verdict.covariance_of(estimate, names(modality.FIELDS))
+    derived = propagated(modality, geometry, spec, covariance)
+    if not parity.asked(modality, spec, derived, estimate.box, geometry=geometry):
+        return None
+    return _Case(number, covariance, next(iter(derived.values())))
+
+
+def _fitted(found: Sequence[Estimate], links: Sequence[tuple[fits.Link, np.ndarray, np.ndarray]], how: Lanes) -> list[Estimate]:
+    """The estimates fitted anew, each with its link and from its start."""
+    problems = [e.problem._replace(link=link) for e, (link, _, _) in zip(found, links, strict=True)]
+    starts = [start for _, start, _ in links]
+    families = [
+        fits.restart(problems, [next(f for f in e.fits if f.family == name) for e in found], starts, how=how)
+        for name in fits.FAMILIES
+    ]
+    best_first = [sorted(pair, key=lambda f: -f.log_evidence) for pair in zip(*families, strict=True)]
+    return [estimate._replace(fits=pair) for estimate, pair in zip(found, best_first, strict=True)]
