@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.fft import irfftn, rfftn
 from diffphys.primitives.adjoint import adjoint
 from diffphys.primitives.convolve import padded_shape, smooth_length, support
 from diffphys.types import Array, Modality, resolve
@@ -74,15 +75,16 @@ class Operator:
 
     def apply(self, x: Array) -> Array:
         """Noiseless signal of a specimen (*specimen) -> (frame, *field) or (*field), in the units of `x`."""
-        blurred = self._filter(self.weights * x, self.spectrum, sum_over=1)
-        signal = self.modulation * blurred[(..., *self.window)]
+        one = self.weights.size == 1  # a number, not an image: it waits for the modulation's own pass
+        blurred = self._filter(x[None] if one else self.weights * x, sum_over=1)
+        signal = self.modulation * blurred[(..., *self.window)] * (self.weights[0] if one else 1.0)
         return signal if self.framed else signal[0]
 
     def adjoint(self, y: Array) -> Array:
         """Transpose of `apply`: (frame, *field) or (*field) -> (*specimen)."""
         frames = self.modulation * (y if self.framed else y[None])
         pad = [(w.start, g - w.stop) for w, g in zip(self.window, self.grid, strict=True)]
-        back = self._filter(jnp.pad(frames, [(0, 0), *pad]), jnp.conj(self.spectrum), sum_over=0)
+        back = self._filter(jnp.pad(frames, [(0, 0), *pad]), sum_over=0, transposed=True)
         inside = tuple(slice(0, s) for s in self.specimen)
         return jnp.sum(self.weights * back[(..., *inside)], axis=0)
 
@@ -99,11 +101,12 @@ class Operator:
         squares = jax.lax.scan(step, jnp.ones(self.specimen, self.modulation.dtype), length=iterations)[1]
         return 1.02 * jnp.sqrt(squares[-1])
 
-    def _filter(self, images: Array, spectrum: Array, *, sum_over: int) -> Array:
-        """Images (anchor or frame, *axes) times the spectrum, summed over that axis, back on the grid."""
-        transformed = jnp.fft.rfftn(images, s=self.grid, axes=self.axes)
-        product = jnp.expand_dims(transformed, 1 - sum_over) * spectrum
-        return jnp.fft.irfftn(jnp.sum(product, axis=sum_over), s=self.grid, axes=self.axes)
+    def _filter(self, images: Array, *, sum_over: int, transposed: bool = False) -> Array:
+        """Images (anchor or frame, *axes) times the spectrum, or its conjugate, summed over that axis, back on the grid."""
+        transformed = jnp.expand_dims(rfftn(images, self.grid), 1 - sum_over)
+        # conj(a) b = conj(a conj(b)): a loop would keep conj(a) as one more half spectrum
+        product = jnp.conj(self.spectrum * jnp.conj(transformed)) if transposed else transformed * self.spectrum
+        return irfftn(jnp.sum(product, axis=sum_over), self.grid)
 
 
 @jax.tree_util.register_dataclass
@@ -250,8 +253,7 @@ def _assemble(
     else:
         specimen = tuple(int(s) for s in specimen)
         grid = padded_shape(field, specimen, psfs.shape[2:])
-    axes = tuple(range(-len(grid), 0))
-    spectrum = jnp.fft.rfftn(_wrap(psfs, grid), axes=axes)
+    spectrum = rfftn(_wrap(psfs, grid), grid)
     return Operator(spectrum, _extend(weights, field, specimen), modulation, field, specimen, grid, framed)
 
 

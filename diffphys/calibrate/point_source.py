@@ -28,6 +28,7 @@ from scipy.interpolate import BSpline
 from diffphys.calibrate import fisher_scoring
 from diffphys.calibrate.covariance import propagated
 from diffphys.calibrate.detector import estimate
+from diffphys.fft import irfftn, rfftn
 from diffphys.measured import Measured
 from diffphys.noise import Detector
 from diffphys.optics.sampling import confocal_nyquist_um, widefield_nyquist_um
@@ -199,7 +200,6 @@ def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[
     psf_of = _oversampled(modality, geometry, larger, factors[0])
     grid = tuple(f * n for f, n in zip(factors, larger, strict=True))
     pitch = [d / f for d, f in zip(_pitch(geometry), factors, strict=True)]
-    axes = tuple(range(-len(shape), 0))
     frequencies = [np.fft.fftfreq(n) for n in grid[:-1]] + [np.fft.rfftfreq(grid[-1])]
     taper, window = np.ones((1,) * len(shape)), []
     for axis, (n, g, p, f) in enumerate(zip(shape, grid, pads, factors, strict=True)):
@@ -209,11 +209,11 @@ def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[
         window.append(slice(first, first + f * n, f))
 
     def render(spec: Any, position: Array, source_um2: Array | float) -> Array:
-        spectrum = jnp.fft.rfftn(psf_of(spec) * taper, axes=axes)
+        spectrum = rfftn(psf_of(spec) * taper, grid)
         for axis, (nu, d, f) in enumerate(zip(frequencies, pitch, factors, strict=True)):
             factor = jnp.exp(-2j * jnp.pi * nu * f * position[axis] - 2 * (jnp.pi * nu / d) ** 2 * source_um2)
             spectrum = spectrum * _along(factor, axis, len(shape))
-        return jnp.fft.irfftn(spectrum, s=grid, axes=axes)[(..., *window)]
+        return irfftn(spectrum, grid)[(..., *window)]
 
     return render
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from diffphys.cli import benchmark, identification, measure, report, score, simulation, tools, training
+from diffphys.cli import benchmark, doctor, identification, measure, report, score, simulation, tools, training
 from diffphys.cli.session import Interrupted, heeding_ctrl_c, say, use_cache
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.command("distil")(tools.distil)
 app.command("demo")(tools.demo)
 app.command("score")(score.score)
 app.command("train")(training.train)
+app.command("doctor")(doctor.doctor)
 app.add_typer(benchmark.app, name="benchmark")
 
 

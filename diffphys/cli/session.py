@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from diffphys.cache import folder
 
 
 class Interrupted(Exception):
@@ -38,17 +39,9 @@ def use_cache() -> None:
         return
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(chosen or _cache_home() / "diffphys" / "xla"))
+    jax.config.update("jax_compilation_cache_dir", str(chosen or folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def _cache_home() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home()))
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 class Clock:

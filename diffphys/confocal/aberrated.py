@@ -32,6 +32,7 @@ from diffphys.confocal import optics
 from diffphys.confocal import spec as plain
 from diffphys.confocal.forward import apply, pipeline, transfer
 from diffphys.confocal.spec import REFERENCE_UM, Geometry
+from diffphys.fft import rfftn
 from diffphys.optics import pinhole, pupil, stratified, zernike
 from diffphys.primitives.graph import Graph
 from diffphys.spec import Field, names, parse
@@ -173,7 +174,7 @@ class Aberrated:
         The folded periodogram's expectation is the mean of |H|^2 over them, times the specimen's spectrum.
         """
         size = tuple(f * n for f, n in zip(finer, geometry.shape, strict=True))
-        h = jnp.fft.rfftn(self.psf(spec, geometry=geometry, depth_um=depth_um), s=size)
+        h = rfftn(self.psf(spec, geometry=geometry, depth_um=depth_um), size)
         power = h.real**2 + h.imag**2
         for axis in (0, 1):
             n = size[axis]

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import jv
 
+from diffphys.fft import irfftn, rfftn
 from diffphys.types import Array, ArrayLike
 
 TAIL = 1e-4  # amplitude of the angular harmonics left out, at the extreme corner of the ranges
@@ -206,6 +207,6 @@ def pinhole_average(pinhole: Pinhole, image: Array, shape: tuple[int, int]) -> A
         (my, mx), (ky, kx) = pinhole.margin, pinhole.kernel.shape
         centred[:ky, :kx] = pinhole.kernel
         transfer = np.fft.rfft2(np.roll(centred, (-my, -mx), (0, 1))).real
-        image = jnp.fft.irfft2(jnp.fft.rfft2(image) * jnp.asarray(transfer, image.dtype), s=size)
+        image = irfftn(rfftn(image, size) * jnp.asarray(transfer, image.dtype), size)
     cut = [slice(m, m + f * (n - 1) + 1, f) for n, f, m in zip(shape, pinhole.finer, pinhole.margin, strict=True)]
     return image[..., cut[0], cut[1]]

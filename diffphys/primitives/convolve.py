@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.fft import next_fast_len
 
+from diffphys.fft import irfftn, rfftn
 from diffphys.primitives.adjoint import adjoint
 from diffphys.types import Array
 
@@ -42,14 +43,13 @@ def otf(psf: Array, shape: Sequence[int]) -> Array:
     sizes = psf.shape[-ndim:]
     pad = [(0, 0)] * (psf.ndim - ndim) + [(0, n - p) for n, p in zip(shape, sizes, strict=True)]
     wrapped = jnp.roll(jnp.pad(psf, pad), [-(p // 2) for p in sizes], axis=range(-ndim, 0))
-    return jnp.fft.rfftn(wrapped, axes=range(-ndim, 0))
+    return rfftn(wrapped, shape)
 
 
 def filter_field(spectrum: Array, x: Array, *, padded: Sequence[int], field: Sequence[int]) -> Array:
     """Multiply by a half spectrum on the padded grid and cut out the field; last axes of `x` are the specimen's."""
     ndim = len(padded)
-    axes = range(-ndim, 0)
-    blurred = jnp.fft.irfftn(spectrum * jnp.fft.rfftn(x, s=padded, axes=axes), s=padded, axes=axes)
+    blurred = irfftn(spectrum * rfftn(x, padded), padded)
     margins = [(s - n) // 2 for s, n in zip(x.shape[-ndim:], field, strict=True)]
     window = tuple(slice(m, m + n) for m, n in zip(margins, field, strict=True))
     return blurred[(..., *window)]

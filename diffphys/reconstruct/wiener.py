@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
+from diffphys.fft import irfftn, rfftn
 from diffphys.operator import Operator
 from diffphys.reconstruct.iterate import Callback, Problem, Solution, run
 from diffphys.types import Array, Status
@@ -135,7 +136,7 @@ def _normal(fit: Fit, x: Array) -> Array:
 def _filtered(op: Operator, x: Array, factor: Array) -> Array:
     """The specimen times a real factor on the half grid of its torus."""
     inside = tuple(slice(0, s) for s in op.specimen)
-    return jnp.fft.irfftn(jnp.fft.rfftn(x, s=op.grid, axes=op.axes) * factor, s=op.grid, axes=op.axes)[inside]
+    return irfftn(rfftn(x, op.grid) * factor, op.grid)[inside]
 
 
 @jax.jit
@@ -151,7 +152,7 @@ def _sufficient(problem: Problem) -> tuple[Array, Array, Array]:
     inverse = 1.0 / jnp.maximum(variance, 1e-6)
     for axis, (window, n) in enumerate(zip(op.window, op.grid, strict=True)):
         signal = extend(signal, axis=1 + axis, before=window.start, length=n)
-    weighted = (jnp.fft.rfftn(signal, axes=op.axes) * inverse)[:, None]
+    weighted = (rfftn(signal, op.grid) * inverse)[:, None]
     z = jnp.sum(jnp.conj(op.spectrum) * weighted, axis=0)
     return z, jnp.sum(jnp.abs(op.spectrum) ** 2 * inverse[:, None], axis=0), jnp.mean(inverse)
 
@@ -180,7 +181,7 @@ def _mirror(index: np.ndarray, n: int) -> np.ndarray:
 @jax.jit
 def _estimate(op: Operator, z: Array, w: Array, inverse_s: Array) -> Array:
     """Z / (W + 1/S) back in space, on the specimen, blended over the anchors."""
-    x = jnp.fft.irfftn(z / jnp.maximum(w + inverse_s, 1e-20), s=op.grid, axes=op.axes)
+    x = irfftn(z / jnp.maximum(w + inverse_s, 1e-20), op.grid)
     return jnp.sum(op.weights * x[(..., *(slice(0, s) for s in op.specimen))], axis=0)
 
 

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.fft import rfftn
 from diffphys.optics import zernike
 from diffphys.optics.quadrature import gauss_legendre, nodes_needed
 from diffphys.primitives.convolve import filter_field, otf, padded_shape
@@ -145,7 +146,7 @@ class Aberrated:
         if geometry.frames > 2:
             raise ValueError("three frames through an aberrated pupil cannot be folded; calibrate with one or two frames")
         size = tuple(f * n for f, n in zip(finer, geometry.shape, strict=True))
-        h = jnp.fft.rfft2(self.transfer(spec, geometry=geometry).psfs[:, 0], s=size)
+        h = rfftn(self.transfer(spec, geometry=geometry).psfs[:, 0], size)
         pairs = (h[:, None] * h[None].conj()).real
         here, there = np.arange(size[0] // 2 + 1), (-np.arange(size[0] // 2 + 1)) % size[0]
         pairs = (jnp.take(pairs, here, 2) + jnp.take(pairs, there, 2)) / 2
