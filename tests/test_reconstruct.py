@@ -294,7 +294,7 @@ def test_total_variation_beats_richardson_lucy_on_blocks_in_noise():
     assert psnr(images["tv"], truth) > psnr(images["richardson_lucy"], truth) + 1
 
 
-NOT_HERE = {"swinir", "ircnn", "noise2void", "scoremicro", "diffusionmicro"}  # stacks alone; the last two: no weights yet
+NOT_HERE = {"swinir", "ircnn", "noise2void", "diffusionmicro"}  # stacks alone
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - NOT_HERE))
