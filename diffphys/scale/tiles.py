@@ -19,7 +19,7 @@ from diffphys.types import Modality
 
 Shape = tuple[int, ...]
 ENERGY = 0.99  # the PSF's support holds this much along each axis
-REACH = 1.6  # halo in half widths of the support: seams below 1e-3 of the peak (tests/test_volumes.py)
+REACH = 1.8  # halo in half widths of the support: seams below 1e-3 of the peak (tests/test_volumes.py)
 PROBE = 48  # first grid on which the PSF's support is measured, doubled until the support is well inside
 WIDEST = 384
 
@@ -50,14 +50,15 @@ def cut(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> list[
 
 
 def halves(tile: Tile, shape: Sequence[int], halo: Sequence[int]) -> list[Tile]:
-    """The tile's core as two, along its longest axis, each with a smaller block; [] where a core cannot shrink further."""
+    """The tile's core as two, along the axis that shrinks the block most; [] where none does."""
     lengths = [c.stop - c.start for c in tile.core]
-    axis = int(np.argmax(lengths))
-    if lengths[axis] < 2:
-        return []
-    core = [n if a != axis else -(-n // 2) for a, n in enumerate(lengths)]
-    room = tuple(min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
-    if math.prod(room) >= math.prod(b.stop - b.start for b in tile.block):
+    options = []
+    for axis in range(len(lengths)):
+        core = [n if a != axis else -(-n // 2) for a, n in enumerate(lengths)]
+        room = tuple(min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
+        options.append((math.prod(room), core, room))
+    voxels, core, room = min(options)
+    if voxels >= math.prod(b.stop - b.start for b in tile.block):
         return []
     return [Tile(tile.number, c, around(c, shape, room, halo)) for c in _cores(tile.core, core)]
 
