@@ -39,6 +39,7 @@ modality: confocal_3d
 geometry: {na: 1.2, immersion_index: 1.515, excitation_nm: 488, emission_nm: 520, pinhole_au: 1.0, depth_um: 3}
 detector: {gain: 1, offset: 0, read_sigma: 0, background: 3, peak_photons: 1}
 """
+HALO = (9, 11, 11)
 QUIET = {"progress": lambda title: Silent(), "tell": lambda line: None}
 
 
@@ -123,6 +124,7 @@ def test_seams_are_below_a_thousandth_of_the_peak(counts, method, options):
     fixed = settle(problem, method, dict(options))[1] if method == "wiener" else options
     whole = np.asarray(problem.operator.crop(METHODS[method](problem, **fixed).x))
     halo = halo_of(confocal, SPEC, GEOMETRY)
+    assert halo == HALO
 
     def error(tile, reach):
         solver = Solver(confocal, SPEC, GEOMETRY, DETECTOR, method, fixed, reach)
@@ -155,10 +157,10 @@ def test_a_tile_has_the_psf_and_the_attenuation_of_its_own_depth():
 
 
 def test_out_of_memory_is_answered_with_halves(counts, monkeypatch):
-    halo, asked = (8, 10, 10), []
+    asked: list[int] = []
     options = {"iterations": 3, "stopping": "fixed", "level": 5.0}
-    solver = Solver(confocal, SPEC, GEOMETRY, DETECTOR, "richardson_lucy", options, halo)
-    tile = cut(SHAPE, TILE, halo)[0]
+    solver = Solver(confocal, SPEC, GEOMETRY, DETECTOR, "richardson_lucy", options, HALO)
+    tile = cut(SHAPE, TILE, HALO)[0]
     whole, solve = solver.solve(tile, lambda window: counts[window]), Solver._solve
 
     def small_only(self, tile, block):
@@ -244,7 +246,7 @@ def test_a_killed_run_goes_on_and_repeats_nothing(home, uninterrupted):
 
 
 def test_workers_that_are_killed_are_replaced(home, uninterrupted):
-    asked = request(home, cluster="local", workers=4)
+    asked = request(home, cluster="local", workers=4, budget=None)
     folder = job.Folder.of(home / "many.zarr")
     killed = []
 

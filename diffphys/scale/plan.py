@@ -25,7 +25,7 @@ from diffphys.scale.tiles import REACH, block_shape, cut
 Shape = tuple[int, ...]
 PROBE = (24, 40, 40)  # a field whose program is compiled to learn the bytes per voxel
 KEPT = {"wiener": 22.0, "tv": 0.0, "richardson_lucy": 0.0}  # bytes per voxel of the torus beside the chunk's program
-SCRATCH = 8.0  # bytes per voxel of the torus in the CPU's transforms
+SCRATCH = 31.0  # bytes per voxel of the torus in the CPU's transforms and between programs, measured
 HOST = 10.0  # bytes per voxel of the block: counts as read, as float32, on the device
 COMPILER = 220e6  # bytes that compiling leaves in the process
 
@@ -108,8 +108,9 @@ def _work(shape: Sequence[int], core: Sequence[int], block: Shape, halo: Sequenc
 
 
 def _multiples(step: int, length: int) -> list[int]:
-    """Core lengths along one axis: whole chunks, and the whole axis."""
-    return [k * step for k in range(1, -(-length // step))] + [length]
+    """Core lengths along one axis: 1, 2, 3, 4, 6, 8, 12, ... chunks, and the whole axis."""
+    counts = {m << k for k in range(length.bit_length()) for m in (1, 3)}
+    return [k * step for k in sorted(counts) if k * step < length] + [length]
 
 
 def _grid(field: Sequence[int], halo: Sequence[int]) -> Shape:

@@ -24,6 +24,8 @@ from diffphys.scale.tiles import halo_of
 from diffphys.spec import parse_ranges
 from diffphys.types import Status, resolve
 
+WORKER = 350 * 2**20  # bytes that a Dask worker holds before its first task: Python, jax, dask
+
 
 @dataclass(frozen=True)
 class Request:
@@ -164,6 +166,8 @@ def prepare(request: Request, *, name: str, progress: Any, tell: Callable[[str],
     with progress("settle") as update:
         chosen, options = settle(problem, method, stated, callback=lambda k, v: update(1 - 0.97**k, f"iteration {k}"))
     del problem
+    if calibration is not None:
+        memory.release()  # its many programs would count against the tiles
     halo = halo_of(modality, spec, geometry)
     plan = tiling(request, volume.shape, chosen, options, halo, geometry.depth_anchors)
     tell(f"plan: {plan}" + (f", {request.workers} workers" if request.cluster != "none" else ""))
@@ -226,7 +230,7 @@ def instrument(request: Request, modality: Any, window: Any, geometry: Any, prog
 def tiling(request: Request, shape: Any, method: str, options: Any, halo: Any, anchors: int) -> Plan:
     """The plan for the stated tile or, without one, for the memory."""
     chunk = omezarr.CHUNK
-    held = memory.resident()
+    held = memory.resident() if request.cluster == "none" else WORKER
     if request.tile is None:
         return make_plan(
             shape, method=method, options=options, halo=halo, anchors=anchors, budget=request.each, held=held, chunk=chunk
