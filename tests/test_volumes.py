@@ -39,7 +39,7 @@ modality: confocal_3d
 geometry: {na: 1.2, immersion_index: 1.515, excitation_nm: 488, emission_nm: 520, pinhole_au: 1.0, depth_um: 3}
 detector: {gain: 1, offset: 0, read_sigma: 0, background: 3, peak_photons: 1}
 """
-HALO = (9, 11, 11)
+HALO = (8, 11, 9)
 QUIET = {"progress": lambda title: Silent(), "tell": lambda line: None}
 
 

@@ -25,7 +25,7 @@ from diffphys.scale.tiles import REACH, block_shape, cut
 Shape = tuple[int, ...]
 PROBE = (24, 40, 40)  # a field whose program is compiled to learn the bytes per voxel
 KEPT = {"wiener": 22.0, "tv": 0.0, "richardson_lucy": 0.0}  # bytes per voxel of the torus beside the chunk's program
-SCRATCH = 31.0  # bytes per voxel of the torus in the CPU's transforms and between programs, measured
+SCRATCH = 8.0  # bytes per voxel of the torus in the CPU's transforms, measured
 HOST = 10.0  # bytes per voxel of the block: counts as read, as float32, on the device
 COMPILER = 220e6  # bytes that compiling leaves in the process
 

@@ -15,11 +15,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.operator import Operator, bind
+from diffphys.operator import Operator, bind, from_psf
 from diffphys.reconstruct import METHODS, problem_with
 from diffphys.scale.tiles import Tile, halves
 from diffphys.types import Modality, Status
 
+BOX = 3  # half width of the grid of a PSF, in halos
 Read = Callable[[tuple[slice, ...]], np.ndarray]
 
 
@@ -83,9 +84,19 @@ class Solver:
         key = (geometry, decay)
         if key not in self._kept:
             self._kept.clear()
-            made = bind(self.modality, self.spec, geometry=geometry)
+            made = self._bound(geometry)
             self._kept[key] = replace(made, modulation=made.modulation * jnp.asarray(decay, made.modulation.dtype))
         return self._kept[key]
+
+    def _bound(self, geometry: Any) -> Operator:
+        """The operator of a block; a PSF that does not change with depth is computed only as far as it reaches."""
+        if geometry.depth_anchors > 1:
+            return bind(self.modality, self.spec, geometry=geometry)
+        box = tuple(min(n, 2 * BOX * h + 1) for n, h in zip(geometry.shape, self.halo, strict=True))
+        psf = self.modality.transfer(self.spec, geometry=self.modality.block(geometry, box)).psfs[0, 0]
+        planes = geometry.voxel_um[0] * np.arange(geometry.shape[0])
+        decay = np.exp(-geometry.attenuation_per_um * planes)[None, :, None, None]
+        return replace(from_psf(psf, field=geometry.shape), modulation=jnp.asarray(decay, psf.dtype))
 
 
 def at_block(geometry: Any, block: Sequence[slice], *, modality: Modality) -> tuple[Any, float]:
