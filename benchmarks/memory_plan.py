@@ -22,8 +22,8 @@ import zarr
 from environment import environment, write
 
 RESULTS = Path(__file__).parent / "results"
-SHAPE = (96, 512, 512)
-TILES = ((32, 128, 128), (64, 256, 256), (96, 384, 384))
+SHAPE = (64, 384, 384)
+TILES = ((32, 128, 128), (64, 256, 256), (64, 384, 384))
 OPTICS = """
 modality: confocal_3d
 geometry: {na: 1.2, immersion_index: 1.515, excitation_nm: 488, emission_nm: 520, pinhole_au: 1.0, depth_um: 3}

@@ -80,6 +80,16 @@ def counts():
     return np.asarray(y).astype(np.uint16)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs(tmp_path_factory):
+    """Child processes keep their compiled programs where the next one finds them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, counts):
     """Folder with the volume and its optics file."""
@@ -97,7 +107,7 @@ def request(home, **changes):
 @pytest.fixture(scope="module")
 def uninterrupted(home):
     """The volume restored in one go by four iterations of Richardson-Lucy."""
-    record = volume.reconstruct(request(home), home / "whole.zarr", **QUIET)
+    record = volume.restore(request(home), home / "whole.zarr", **QUIET)
     return record, omezarr.open_volume(home / "whole.zarr")
 
 
@@ -236,8 +246,8 @@ def test_a_killed_run_goes_on_and_repeats_nothing(home, uninterrupted):
     assert 2 <= len(before) < 6
     asked = request(home, spec={"z_step": 0.0})
     with pytest.raises(ValueError, match="unfinished work with another method"):
-        volume.reconstruct(replace(asked, method="wiener"), home / "killed.zarr", **QUIET)
-    record = volume.reconstruct(asked, home / "killed.zarr", **QUIET)
+        volume.restore(replace(asked, method="wiener"), home / "killed.zarr", **QUIET)
+    record = volume.restore(asked, home / "killed.zarr", **QUIET)
     by = {t["task"]: t["process"] for t in record["tiles"]}
     assert {task for task, process in by.items() if process == child.pid} == {int(p.stem) for p in before}
     assert all(json.loads(data)["process"] == child.pid for data, _ in before.values())
@@ -268,7 +278,7 @@ def test_workers_that_are_killed_are_replaced(home, uninterrupted):
 
     cluster.make_cluster = watched
     try:
-        record = volume.reconstruct(asked, home / "many.zarr", **QUIET)
+        record = volume.restore(asked, home / "many.zarr", **QUIET)
     finally:
         cluster.make_cluster = made
     assert killed and len({t["process"] for t in record["tiles"]} - {os.getpid()}) > 1

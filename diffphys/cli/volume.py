@@ -34,7 +34,7 @@ def reconstruct(arguments: Mapping[str, Any], choice: Mapping[str, Any]) -> None
     clock, began = Clock(), datetime.now(UTC)
     try:
         with clock.stage("reconstruct"):
-            record = volume.reconstruct(
+            record = volume.restore(
                 request, output, progress=progress, tell=lambda line: say(*_kind(line)), overwrite=arguments["overwrite"]
             )
     except KeyboardInterrupt:

@@ -56,7 +56,7 @@ def make_cluster(cluster: str, *, workers: int, memory: int) -> Any:
     _, distributed = _library()
     if cluster == "local":
         return distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
+            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
         )
     if cluster.startswith("ssh:") and cluster[4:].strip(","):
         hosts = [h.strip() for h in cluster[4:].split(",") if h.strip()]

@@ -43,6 +43,13 @@ def available() -> int:
     return int(SHARE * min(free)) + resident()
 
 
+def device_limit() -> int | None:
+    """Bytes that the accelerator gives to this process; None on a CPU, which shares the process's memory."""
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def resident() -> int:
     """Bytes that this process holds in memory now; 0 where the system does not say."""
     try:

@@ -7,7 +7,7 @@ beside it, plus the transforms' own scratch, which XLA does not count on a CPU, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -79,32 +79,42 @@ def make_plan(
     """
     field = PROBE
     per_voxel = _bytes(method, options, field, _grid(field, halo), anchors) / math.prod(_grid(field, halo))
-    room = budget - held - COMPILER
-    while True:
-        choices = [core] if core else product(*[_multiples(c, n) for c, n in zip(chunk, shape, strict=True)])
-        sized = [(c, block_shape(shape, c, halo)) for c in choices]
-        fits = [(c, b) for c, b in sized if per_voxel * math.prod(_grid(b, halo)) + HOST * math.prod(b) <= room]
-        if fits:
+
+    def roughly(block: Shape) -> float:
+        return per_voxel * math.prod(_grid(block, halo)) + HOST * math.prod(block) + held + COMPILER
+
+    for step in _halved(tuple(chunk)):
+        choices = [tuple(core)] if core else list(product(*[_multiples(c, n) for c, n in zip(step, shape, strict=True)]))
+        fits = [c for c in choices if roughly(block_shape(shape, c, halo)) <= budget]
+        for best in sorted(fits, key=lambda c: _work(shape, c, halo))[:3]:
+            block = block_shape(shape, best, halo)
+            grid = _grid(block, halo)
+            peak = _bytes(method, options, block, grid, anchors) + HOST * math.prod(block) + held + COMPILER
+            if peak <= budget:
+                return Plan(best, tuple(halo), block, grid, step, len(cut(shape, best, halo)), int(peak), int(budget))
+        if core:
             break
+    least = min(roughly(block_shape(shape, c, halo)) for c in choices)
+    raise ValueError(
+        f"the smallest tile needs {gib(least)} (the PSF reaches {tuple(halo)} voxels); --memory is {gib(budget)}: "
+        "give more, or use a method that needs less (richardson_lucy)"
+    )
+
+
+def _halved(chunk: Shape) -> Iterator[Shape]:
+    """The chunk, then with its longest axes halved again and again, down to 8."""
+    while True:
+        yield chunk
         smaller = tuple(max(8, -(-c // 2)) if c == max(chunk) else c for c in chunk)
-        if core or smaller == tuple(chunk):
-            least = min(per_voxel * math.prod(_grid(b, halo)) + HOST * math.prod(b) for _, b in sized)
-            raise ValueError(
-                f"the smallest tile needs {gib(least + held + COMPILER)} (the PSF reaches {tuple(halo)} voxels); "
-                f"--memory is {gib(budget)}: give more, or use a method that needs less (richardson_lucy)"
-            )
+        if smaller == chunk:
+            return
         chunk = smaller
-    best, block = min(fits, key=lambda f: (_work(shape, f[0], f[1], halo), math.prod(f[1])))
-    grid = _grid(block, halo)
-    peak = _bytes(method, options, block, grid, anchors) + HOST * math.prod(block) + held + COMPILER
-    tiles = len(cut(shape, best, halo))
-    return Plan(tuple(best), tuple(halo), block, grid, tuple(chunk), tiles, int(peak), int(budget))
 
 
-def _work(shape: Sequence[int], core: Sequence[int], block: Shape, halo: Sequence[int]) -> float:
-    """Voxels that are transformed in all, to within a percent: tiles times their torus."""
+def _work(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> tuple[float, int]:
+    """Voxels that are transformed in all, tiles times their torus, to two figures; then the size of a tile."""
     count = math.prod(-(-n // c) for n, c in zip(shape, core, strict=True))
-    return float(f"{count * math.prod(_grid(block, halo)):.2g}")
+    return float(f"{count * math.prod(_grid(block_shape(shape, core, halo), halo)):.2g}"), math.prod(core)
 
 
 def _multiples(step: int, length: int) -> list[int]:

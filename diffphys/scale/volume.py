@@ -71,7 +71,7 @@ class Request:
         return total // self.workers if self.cluster == "local" else total
 
 
-def reconstruct(
+def restore(
     request: Request, output: Path, *, progress: Any, tell: Callable[[str], Any], overwrite: bool = False
 ) -> dict[str, Any]:
     """Restore a volume; the record of the run, `tiles` with the facts of every task among it.
@@ -231,9 +231,11 @@ def tiling(request: Request, shape: Any, method: str, options: Any, halo: Any, a
     """The plan for the stated tile or, without one, for the memory."""
     chunk = omezarr.CHUNK
     held = memory.resident() if request.cluster == "none" else WORKER
+    limit = memory.device_limit()
+    budget = request.each if limit is None else min(request.each, held + int(0.9 * limit))
     if request.tile is None:
         return make_plan(
-            shape, method=method, options=options, halo=halo, anchors=anchors, budget=request.each, held=held, chunk=chunk
+            shape, method=method, options=options, halo=halo, anchors=anchors, budget=budget, held=held, chunk=chunk
         )
     tile = [t if t <= c else -(-t // c) * c for t, c in zip(request.tile, chunk, strict=True)]
     small = [min(t, c) for t, c in zip(tile, chunk, strict=True)]
