@@ -49,7 +49,7 @@ def make_volume(path: Path, shape: tuple[int, ...], *, voxel_um: tuple[float, ..
 
 def one(folder: Path, method: str, tile: tuple[int, ...], iterations: int) -> dict[str, Any]:
     """Planned and measured peak of one run."""
-    output = folder / f"{method}_{tile[0]}.zarr"
+    output = folder / f"{method}_{'_'.join(map(str, tile))}.zarr"
     command = [sys.executable, "-m", "diffphys", "reconstruct", "in.zarr", "-o", output.name, "--optics", "optics.yaml"]
     command += ["--spec", "z_step=0", "--method", method, "--iterations", str(iterations), "--memory", "12GiB"]
     command += ["--tile", *map(str, tile)]

@@ -72,7 +72,11 @@ class Folder(NamedTuple):
                 pass  # no such lock on this system: tasks are idempotent, two runs only waste time
             except OSError:
                 raise ValueError(f"{self.path.name} is in use by another run; wait for it or choose another --output") from None
-            yield
+            try:
+                yield
+            finally:
+                if self.plan() is None:  # nothing was planned: nothing to go on with
+                    shutil.rmtree(self.path, ignore_errors=True)
 
 
 class Work(NamedTuple):
