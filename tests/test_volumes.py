@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -299,7 +298,7 @@ def test_the_plan_keeps_its_budget_and_says_when_it_cannot():
         (["-o", "out.zarr", "--psf", "psf.tif"], "not available"),
         (["-o", "out.zarr", "--method", "pnp_fista"], "not available for volumes"),
         (["-o", "out.zarr", "--channel", "1"], "0 channels"),
-        (["-o", "out.zarr", "--cluster", "cloud", "--spec", "z_step=0", "--tile", "12", "32", "32"], "--cluster is"),
+        (["-o", "out.zarr", "--cluster", "cloud"], "--cluster is"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(home, monkeypatch, capfd, arguments, message):
@@ -308,6 +307,4 @@ def test_what_cannot_be_done_is_said_in_one_line(home, monkeypatch, capfd, argum
     said = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert len(said) == 1 and message in said[0]
     assert not Path("out.zarr").exists()
-    left = Path("out.zarr.part")
-    assert left.exists() == ("cloud" in arguments)  # planned, hence kept; the others leave nothing
-    shutil.rmtree(left, ignore_errors=True)
+    assert not Path("out.zarr.part").exists()

@@ -18,6 +18,15 @@ DEATHS = 100  # workers that may die under one task before it is given up as the
 Done = Callable[[int], Any]
 
 
+def expect(cluster: str) -> None:
+    """ValueError for an unknown kind of cluster or an absent package."""
+    if cluster == "none":
+        return
+    if cluster not in ("local", "slurm") and not (cluster.startswith("ssh:") and cluster[4:].strip(", ")):
+        raise ValueError(f"--cluster is {cluster!r}; expected one of {', '.join(KINDS)}")
+    _library()
+
+
 def compute(folder: Path, tasks: Iterable[int], *, cluster: str, workers: int, memory: int, done: Done) -> None:
     """Run every task; `done` is called with each that has finished and may raise to stop.
 
@@ -52,22 +61,20 @@ def connect(stack: ExitStack, cluster: str, *, workers: int, memory: int) -> Abs
 
 
 def make_cluster(cluster: str, *, workers: int, memory: int) -> Any:
-    """The Dask cluster; ValueError for an unknown kind or an absent package."""
+    """The Dask cluster of a kind that `expect` lets through."""
     _, distributed = _library()
     if cluster == "local":
         return distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
         )
-    if cluster.startswith("ssh:") and cluster[4:].strip(","):
+    if cluster.startswith("ssh:"):
         hosts = [h.strip() for h in cluster[4:].split(",") if h.strip()]
         return distributed.SSHCluster(
             [hosts[0], *(hosts[i % len(hosts)] for i in range(workers))], worker_options={"nthreads": 1}
         )
-    if cluster == "slurm":
-        made = slurm(memory=memory)
-        made.scale(jobs=workers)
-        return made
-    raise ValueError(f"--cluster is {cluster!r}; expected one of {', '.join(KINDS)}")
+    made = slurm(memory=memory)
+    made.scale(jobs=workers)
+    return made
 
 
 def slurm(*, memory: int, **options: Any) -> Any:

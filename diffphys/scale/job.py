@@ -95,6 +95,8 @@ class Work(NamedTuple):
 
 def start(folder: Folder, plan: Mapping[str, Any]) -> None:
     """Write a plan and its empty image."""
+    _work.cache_clear()  # of an earlier job at this place
+    shutil.rmtree(folder.image, ignore_errors=True)
     (folder.path / "tiles").mkdir(exist_ok=True)
     source = omezarr.open_volume(plan["source"])
     keep = plan["channel"]

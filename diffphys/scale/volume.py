@@ -87,6 +87,7 @@ def restore(
         ValueError: input, request or memory do not do; one line.
     """
     memory.return_freed()
+    machines.expect(request.cluster)
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another --output, or add --overwrite")
     folder = job.Folder.of(output)
