@@ -55,7 +55,7 @@ def _common(
     """Options of every command."""
 
 
-_SEVERAL = ("--voxel-um", "--psf-voxel-um", "--shape")  # options that take several numbers
+_SEVERAL = ("--voxel-um", "--psf-voxel-um", "--shape", "--tile")  # options that take several numbers
 
 
 def _join_numbers(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffphys.cli import options, show
+from diffphys.cli import options, show, volume
 from diffphys.cli.load import Job
 from diffphys.cli.run import Run
 from diffphys.cli.session import Interrupted, StopFlag
@@ -23,6 +23,10 @@ Option = Annotated[
 PointSource = Annotated[bool, typer.Option("--point-source", help="The image is of one point: fit the PSF model to it.")]
 Shared = Annotated[bool, typer.Option("--shared", help="Folder: one spec for all its stacks.")]
 Together = Annotated[int, typer.Option("--together", min=1, help="Folder: stacks per program; more need more memory.")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Volumes (.zarr): what may be used, e.g. 6GiB.")]
+TileSize = Annotated[str | None, typer.Option("--tile", metavar="Z Y X", help="Volumes: tile instead of the plan's.")]
+Cluster = Annotated[str, typer.Option("--cluster", help="Volumes: none, local, ssh:HOST,HOST,... or slurm.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Volumes: processes of the cluster.")]
 
 Zernike = Annotated[
     str | None,
@@ -52,13 +56,21 @@ def reconstruct(
     iterations: Iterations = None,
     option: Option = None,
     psf_voxel_um: PsfVoxelUm = None,
+    memory: Memory = None,
+    tile: TileSize = None,
+    cluster: Cluster = "none",
+    workers: Workers = 1,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Calibrate the instrument from a measured stack, then restore the image."""
+    """Calibrate the instrument from a measured stack, then restore the image. OME-Zarr volumes are restored in tiles."""
     run = Run(dict(locals()))
     from diffphys.io.output_folder import OutputFolder
 
     choice = _method_options(method, option or [], iterations=iterations, seed=seed)
+    if volume.is_volume(stack):
+        volume.reconstruct(run.arguments, choice)
+        return
+    volume.expect_whole(run.arguments)
     if psf is not None and spec is not None:
         raise ValueError("--psf and --spec exclude each other: a measured PSF needs no spec")
     job = run.load()

@@ -25,14 +25,14 @@ def check_counts(y: np.ndarray, *, name: str, detector: Any = None) -> None:
         raise ValueError(f"{name} is zero everywhere; expected an image: check the channel and the export")
     if low == high:
         raise ValueError(f"{name} has the constant value {low:g}; expected an image: check the channel and the export")
-    if low < min(0.0, _floor(detector)):
+    if low < min(0.0, floor(detector)):
         raise ValueError(
             f"{name} has negative values (minimum {low:g}); expected raw counts: subtract nothing and give the detector's "
             "offset in the optics file (detector: offset)"
         )
 
 
-def _floor(detector: Any) -> float:
+def floor(detector: Any) -> float:
     """Lowest count that a stated offset explains: the offset less ten read noises; 0 without a stated offset."""
     offset, gain, read = (float(getattr(detector, n, math.nan)) for n in ("offset", "gain", "read_sigma"))
     if not math.isfinite(offset):

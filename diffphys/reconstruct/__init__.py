@@ -109,7 +109,7 @@ def problem_of(
     y: Any, modality: Any, spec: Any, *, geometry: Any, detector: Detector, psf: Any = None, margin: Any = None
 ) -> Problem:
     """What a method is given: photons and operator, checked at the door; arguments as of `reconstruct`."""
-    return _problem(y, _operator(y, modality, spec, geometry, psf, margin), geometry, detector)
+    return problem_with(y, _operator(y, modality, spec, geometry, psf, margin), geometry, detector)
 
 
 def _expect_options(name: str, options: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def _operator(y: Any, modality: Any, spec: Any, geometry: Any, psf: Any, margin:
     return from_psf(psf, field=field, margin=margin)
 
 
-def _problem(y: Any, operator: Operator, geometry: Any, detector: Detector) -> Problem:
+def problem_with(y: Any, operator: Operator, geometry: Any, detector: Detector) -> Problem:
     """Counts -> photons, checked at the door."""
     if tuple(np.shape(y)) != operator.measurement:
         raise ValueError(f"y has shape {tuple(np.shape(y))}; expected {operator.measurement} as the instrument records it")

@@ -94,12 +94,18 @@ class Step:
         return deviance(fit.counts, mean)
 
 
-def start(fit: Fit) -> Array:
-    """Flat specimen with the flux of the data; 0 in voxels that the field hardly sees."""
+def start(fit: Fit, *, level: float | None = None) -> Array:
+    """Flat specimen of `level` photons per voxel, None: with the flux of the data; 0 in voxels that the field hardly sees."""
+    seen = fit.sensitivity > DARK * jnp.max(fit.sensitivity)
+    return jnp.where(seen, flux_level(fit) if level is None else jnp.asarray(level, fit.counts.dtype), 0.0)
+
+
+def flux_level(fit: Fit) -> Array:
+    """Photons per voxel of the flat specimen that explains the flux of the data."""
     total = jnp.sum(fit.counts)
     light = jnp.maximum(total - jnp.sum(jnp.broadcast_to(fit.pedestal, fit.counts.shape)), 0.01 * total)
     seen = fit.sensitivity > DARK * jnp.max(fit.sensitivity)
-    return jnp.where(seen, light / jnp.maximum(jnp.sum(jnp.where(seen, fit.sensitivity, 0.0)), 1e-30), 0.0)
+    return light / jnp.maximum(jnp.sum(jnp.where(seen, fit.sensitivity, 0.0)), 1e-30)
 
 
 def make_fit(problem: Problem, *, tv_weight: float = 0.0, held: Array | None = None) -> Fit:
@@ -118,6 +124,7 @@ def richardson_lucy(
     stopping: str = "auto",
     accelerate: bool = False,
     tv_weight: float = 0.0,
+    level: float | None = None,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Solution:
@@ -133,6 +140,7 @@ def richardson_lucy(
             early. "fixed": run `iterations`. "auto": held_out for integer photons or known read noise, else discrepancy.
         accelerate: Biggs-Andrews extrapolation, three to five times fewer iterations for two more volumes.
         tv_weight: of the total variation (Dey), 0.005 to 0.05 is usual; 0: none.
+        level: photons per voxel of the flat start; None: from the flux of the data. Tiles of one volume share it.
         seed: of the thinning.
         callback: (iterations done, watched value) -> False to stop.
 
@@ -146,21 +154,29 @@ def richardson_lucy(
     rule = stopping if stopping != "auto" else "held_out" if allowed(problem) else "discrepancy"
     step = Step(rule, tv_weight > 0)
     if rule == "held_out":
-        return _held_out(problem, step, iterations, accelerate, tv_weight, seed, callback)
+        return _held_out(problem, step, iterations, accelerate, tv_weight, level, seed, callback)
     fit = make_fit(problem, tv_weight=tv_weight)
     met = _discrepancy_met if rule == "discrepancy" else None
-    result = run(step, fit, _state(fit, accelerate), iterations=iterations, finished=met, callback=callback)
+    result = run(step, fit, _state(fit, accelerate, level), iterations=iterations, finished=met, callback=callback)
     done = int(np.argmax(result.values <= 1.0)) if result.status == Status.CONVERGED and met else len(result.values)
     return Solution(result.state.x, result.status, done, result.values, CURVES[rule])
 
 
 def _held_out(
-    problem: Problem, step: Step, iterations: int, accelerate: bool, tv_weight: float, seed: int, callback: Callback | None
+    problem: Problem,
+    step: Step,
+    iterations: int,
+    accelerate: bool,
+    tv_weight: float,
+    level: float | None,
+    seed: int,
+    callback: Callback | None,
 ) -> Solution:
     """Find the number of iterations on KEEP of the photons, then run it on all of them."""
     less, held = thin(problem, seed=seed)
     fit = make_fit(less, tv_weight=tv_weight, held=held)
-    first = run(step, fit, _state(fit, accelerate), iterations=iterations, finished=past_minimum, callback=callback)
+    part = None if level is None else KEEP * level
+    first = run(step, fit, _state(fit, accelerate, part), iterations=iterations, finished=past_minimum, callback=callback)
     offset, name = len(first.values), CURVES["held_out"]
     if first.status in (Status.NONFINITE, Status.INTERRUPTED):
         return Solution(first.state.x / KEEP, first.status, offset, first.values, name)
@@ -168,7 +184,7 @@ def _held_out(
     # somewhat later still. The exponent was fitted to 36 runs over six scene families at 10, 100 and 1000 photons.
     goal = min(iterations, max(1, int(np.argmin(first.values) ** LATER)))
     fit, step = make_fit(problem, tv_weight=tv_weight), replace(step, watch="fixed")
-    second = run(step, fit, _state(fit, accelerate), iterations=goal, callback=shifted(callback, offset))
+    second = run(step, fit, _state(fit, accelerate, level), iterations=goal, callback=shifted(callback, offset))
     status = first.status if second.status == Status.CONVERGED else second.status
     return Solution(second.state.x, status, len(second.values), first.values, name)
 
@@ -183,8 +199,8 @@ def past_minimum(values: Sequence[float]) -> bool:
     return len(values) - 1 - best >= max(10, best // 4)
 
 
-def _state(fit: Fit, accelerate: bool) -> State:
-    x = start(fit)
+def _state(fit: Fit, accelerate: bool, level: float | None) -> State:
+    x = start(fit, level=level)
     return State(x, (x, jnp.zeros_like(x)) if accelerate else None)
 
 

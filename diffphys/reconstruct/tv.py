@@ -93,6 +93,7 @@ def tv(
     data_term: str = "poisson",
     iterations: int = 1000,
     tolerance: float = 2e-4,
+    level: float | None = None,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Solution:
@@ -105,6 +106,8 @@ def tv(
         data_term: "poisson", or "gaussian" with the variances max(y, 1) + read variance.
         iterations: cap.
         tolerance: stop when the relative change of x stayed below it for ten steps.
+        level: mean photons per voxel that the flat start and the step sizes follow; None: of the data. Tiles of one volume
+            share it, and the weight.
         seed: of the thinning that chooses the weight.
         callback: (iterations done, relative change) -> False to stop.
 
@@ -124,7 +127,7 @@ def tv(
         weight, first, offset = held_out_weight(problem, seed=seed, callback=callback)
         if first.status != Status.CONVERGED:
             return Solution(first.state.x, first.status, offset, first.values, CURVE)
-    fit, fresh = prepare(problem, STRENGTH * noise_weight(problem) if weight is None else weight)
+    fit, fresh = prepare(problem, STRENGTH * noise_weight(problem) if weight is None else weight, level=level)
     state = fresh if first is None else first.state
     onwards = shifted(callback, offset)
     result = run(Step(data_term), fit, state, iterations=iterations, finished=settled, callback=onwards)
@@ -159,12 +162,12 @@ def held_out_weight(problem: Problem, *, seed: int = 0, callback: Callback | Non
     return found * unit, best[1]._replace(state=best[1].state._replace(x=x, ahead=ahead)), steps
 
 
-def prepare(problem: Problem, weight: float) -> tuple[Fit, State]:
+def prepare(problem: Problem, weight: float, *, level: float | None = None) -> tuple[Fit, State]:
     """Constants, step sizes and start. Steps obey tau (sigma_data |A|^2 + sigma_slope |grad|^2) < 1."""
     base = make_fit(problem)
-    x = start(base)
-    level = jnp.maximum(jnp.mean(base.counts), 1e-3)
-    sigma_data, sigma_slope = 0.05 / level, 0.02 / level
+    x = start(base, level=level)
+    light = jnp.maximum(jnp.mean(base.counts) if level is None else level + jnp.mean(base.pedestal), 1e-3)
+    sigma_data, sigma_slope = 0.05 / light, 0.02 / light
     bound = sigma_data * base.operator.norm() ** 2 + sigma_slope * 4 * jnp.sum(problem.pitch**-2.0)
     fit = Fit(
         base.operator, base.counts, base.pedestal, jnp.maximum(problem.photons, 1.0) + problem.read_variance,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,13 @@ class Step:
 
 
 def wiener(
-    problem: Problem, *, noise_to_signal: float | None = None, iterations: int = 200, callback: Callback | None = None
+    problem: Problem,
+    *,
+    noise_to_signal: float | None = None,
+    spectrum: Sequence[float] | None = None,
+    variance: float | None = None,
+    iterations: int = 200,
+    callback: Callback | None = None,
 ) -> Solution:
     """Wiener estimate; may be negative.
 
@@ -78,6 +84,9 @@ def wiener(
         problem: data and operator.
         noise_to_signal: one number for all frequencies (Tikhonov), noise variance over specimen power per voxel; None:
             estimated from the data.
+        spectrum: (a, ln nu_c, p) of S as `fitted_spectrum` returns it; None: fitted to the data. Tiles of one volume share
+            it, and `variance`.
+        variance: mean noise variance v of all frames, photons squared; None: of the data.
         iterations: cap of the conjugate gradients; 0: the filter on the continued field alone, some fifty times faster.
         callback: (iterations done, length of the residual) -> False to stop.
 
@@ -89,9 +98,10 @@ def wiener(
     if iterations < 0:
         raise ValueError(f"iterations is {iterations}; expected 0 or more")
     op = problem.operator
-    z, w, inverse_variance = _sufficient(problem)
+    z, w, inverse_variance = _sufficient(problem, variance)
     if noise_to_signal is None:
-        inverse_s = _fitted_inverse_spectrum(z, w, problem.pitch, op)
+        law = _fit_spectrum(z, w, problem.pitch, op) if spectrum is None else spectrum
+        inverse_s = jnp.asarray(_inverse_spectrum(law, _frequency_squared(op.grid, problem.pitch)), w.dtype)
     else:
         inverse_s = jnp.full(z.shape[1:], noise_to_signal * inverse_variance)
     inverse_s = inverse_s.at[(0,) * inverse_s.ndim].set(0.0)
@@ -102,10 +112,17 @@ def wiener(
     def settled(values: Sequence[float]) -> bool:
         return values[-1] < SETTLED
 
-    fit, state = _start(problem, w, inverse_s, x)
+    fit, state = _start(problem, w, inverse_s, x, variance)
     result = run(Step(), fit, state, iterations=iterations, finished=settled, callback=callback)
     status = Status.CONVERGED if result.status == Status.OUT_OF_STEPS else result.status  # every step is an estimate
     return Solution(result.state.x, status, len(result.values), result.values, CURVE)
+
+
+def fitted_spectrum(problem: Problem) -> tuple[tuple[float, ...], float]:
+    """(a, ln nu_c, p) of the specimen's spectrum and the mean noise variance, as `wiener` finds them in this data."""
+    z, w, _ = _sufficient(problem)
+    law = _fit_spectrum(z, w, problem.pitch, problem.operator)
+    return tuple(float(q) for q in law), float(jnp.mean(_noise(problem, None)))
 
 
 @jax.jit
@@ -115,12 +132,17 @@ def white(problem: Problem, spreads: Array) -> Array:
     return jax.vmap(lambda s: _estimate(problem.operator, z, w, jnp.full(z.shape[1:], 1 / s**2)))(spreads)
 
 
+def _noise(problem: Problem, variance: float | None) -> Array:
+    """Noise variance of each datum, (frame, *axes)."""
+    frames = problem.photons if problem.operator.framed else problem.photons[None]
+    return jnp.maximum(frames, 0.0) + problem.read_variance if variance is None else jnp.full(frames.shape, variance)
+
+
 @jax.jit
-def _start(problem: Problem, w: Array, inverse_s: Array, x: Array) -> tuple[Fit, State]:
-    op = problem.operator
-    frames = problem.photons if op.framed else problem.photons[None]
-    variance = jnp.mean(jnp.maximum(frames, 0.0) + problem.read_variance, axis=tuple(range(1, frames.ndim)), keepdims=True)
-    precision = 1.0 / jnp.maximum(variance if op.framed else variance[0], 1e-6)
+def _start(problem: Problem, w: Array, inverse_s: Array, x: Array, variance: float | None = None) -> tuple[Fit, State]:
+    op, noise = problem.operator, _noise(problem, variance)
+    mean = jnp.mean(noise, axis=tuple(range(1, noise.ndim)), keepdims=True)
+    precision = 1.0 / jnp.maximum(mean if op.framed else mean[0], 1e-6)
     fit = Fit(op, precision, inverse_s, 1.0 / jnp.maximum(jnp.mean(w, axis=0) + inverse_s, 1e-20))
     residual = op.adjoint((problem.photons - problem.background) * precision) - _normal(fit, x)
     direction = _filtered(op, residual, fit.filter)
@@ -140,7 +162,7 @@ def _filtered(op: Operator, x: Array, factor: Array) -> Array:
 
 
 @jax.jit
-def _sufficient(problem: Problem) -> tuple[Array, Array, Array]:
+def _sufficient(problem: Problem, variance: float | None = None) -> tuple[Array, Array, Array]:
     """Z and W of each anchor on the half grid (anchor, *half grid), and the mean of 1/v_k."""
     op = problem.operator
     mask = jnp.maximum(op.modulation, 1e-2 * jnp.max(op.modulation))
@@ -148,8 +170,7 @@ def _sufficient(problem: Problem) -> tuple[Array, Array, Array]:
     background = jnp.broadcast_to(problem.background, problem.photons.shape)
     signal = (frames - (background if op.framed else background[None])) / mask
     axes = tuple(range(1, frames.ndim))
-    variance = jnp.mean((jnp.maximum(frames, 0.0) + problem.read_variance) / mask**2, axis=axes, keepdims=True)
-    inverse = 1.0 / jnp.maximum(variance, 1e-6)
+    inverse = 1.0 / jnp.maximum(jnp.mean(_noise(problem, variance) / mask**2, axis=axes, keepdims=True), 1e-6)
     for axis, (window, n) in enumerate(zip(op.window, op.grid, strict=True)):
         signal = extend(signal, axis=1 + axis, before=window.start, length=n)
     weighted = (rfftn(signal, op.grid) * inverse)[:, None]
@@ -185,9 +206,9 @@ def _estimate(op: Operator, z: Array, w: Array, inverse_s: Array) -> Array:
     return jnp.sum(op.weights * x[(..., *(slice(0, s) for s in op.specimen))], axis=0)
 
 
-def _fitted_inverse_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> Array:
-    """1/S on the half grid from the fitted power law; all anchors see one spectrum."""
-    square = _frequency_squared(op.grid, np.asarray(pitch, np.float64))
+def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> np.ndarray:
+    """(a, ln nu_c, p) of the power law that fits best; all anchors see one spectrum."""
+    square = _frequency_squared(op.grid, pitch)
     power = np.asarray(jnp.abs(z) ** 2, np.float64).reshape(len(z), -1)[:, 1:].ravel() / np.prod(op.grid)
     weight = np.asarray(w, np.float64).reshape(len(w), -1)[:, 1:].ravel()
     nu2 = np.tile(square.ravel()[1:], len(z))
@@ -207,13 +228,18 @@ def _fitted_inverse_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> 
     excess = max(float(np.mean(power - weight)) / max(float(np.mean(weight**2)), 1e-30), 1e-12)
     knee, p = np.log(0.02), 1.5
     a = np.log(excess) - np.log(np.mean((np.exp(2 * knee) + nu2) ** -p * weight**2) / np.mean(weight**2))
-    best = minimize(objective, np.array([a, knee, p]), jac=True, method="L-BFGS-B", bounds=BOUNDS)
-    inverse = np.exp(np.clip(best.x[2] * np.log(np.exp(2 * best.x[1]) + square) - best.x[0], -60, 60))
-    return jnp.asarray(inverse, w.dtype)
+    return np.asarray(minimize(objective, np.array([a, knee, p]), jac=True, method="L-BFGS-B", bounds=BOUNDS).x)
 
 
-def _frequency_squared(grid: tuple[int, ...], pitch: np.ndarray) -> np.ndarray:
+def _inverse_spectrum(law: Any, square: np.ndarray) -> np.ndarray:
+    """1/S at the squared frequencies."""
+    a, knee, p = law
+    return np.exp(np.clip(p * np.log(np.exp(2 * knee) + square) - a, -60, 60))
+
+
+def _frequency_squared(grid: tuple[int, ...], pitch: Array) -> np.ndarray:
     """|nu|^2 on the half grid, cycles per smallest voxel."""
-    axes = [np.fft.fftfreq(n, d) for n, d in zip(grid[:-1], pitch[:-1], strict=True)]
-    mesh = np.meshgrid(*axes, np.fft.rfftfreq(grid[-1], pitch[-1]), indexing="ij", sparse=True)
+    step = np.asarray(pitch, np.float64)
+    axes = [np.fft.fftfreq(n, d) for n, d in zip(grid[:-1], step[:-1], strict=True)]
+    mesh = np.meshgrid(*axes, np.fft.rfftfreq(grid[-1], step[-1]), indexing="ij", sparse=True)
     return np.asarray(sum(m**2 for m in mesh))
