@@ -218,7 +218,40 @@ def held() -> str:
     return "\n".join([*lines, "", f"{provenance(next(iter(stacks.values())))}."])
 
 
+def scale() -> str:
+    """Transforms with and without the accelerator, batches, the memory plan, a volume beyond memory."""
+    record = json.loads((RESULTS / "fft_and_rl.json").read_text())
+    lines = ["| work | contender | wall minimum | CPU median |", "|---|---|--:|--:|"]
+    work = [(f"FFT pair {shape}", block["pair"]) for shape, block in record["fft"].items()]
+    work += [(f"RL iteration {shape}", block["per_iteration"]) for shape, block in record["richardson_lucy"].items()]
+    work += [(f"joint gradient {shape}", block["joint_gradient"]) for shape, block in record["joint_gradient"].items()]
+    for title, rows in work:
+        lines += [f"| {title} | {n} | {t['wall_min_ms']:.1f} ms | {t['cpu_median_ms']:.1f} ms |" for n, t in rows.items()]
+    load = record["environment"]["load_average"][0]
+    notes = [f"* transforms: {provenance(record)}, load average {load:.0f}."]
+    if (batch := RESULTS / "batch_calibration.json").exists():
+        b = json.loads(batch.read_text())
+        notes.append(
+            f"* {b['stacks']} stacks of {' × '.join(map(str, b['shape']))}: {b['single']['wall_s_per_stack']:.1f} s each one by "
+            f"one, {b['batch']['wall_s_per_stack']:.1f} s in a batch, estimates equal within "
+            f"{b['largest_difference_in_sigma']:.3f} σ. {provenance(b)}."
+        )
+    plan, beyond = (json.loads((RESULTS / name).read_text()) for name in ("memory_plan.json", "beyond_memory.json"))
+    notes.append(
+        f"* memory: the plan is within {100 * plan['worst_error']:.0f} % of the measured peak over {len(plan['rows'])} tiles "
+        f"of three methods. {provenance(plan)}."
+    )
+    shape = " × ".join(map(str, beyond["shape"]))
+    notes.append(
+        f"* beyond memory: {shape} voxels, {beyond['iterations']} iterations in {beyond['tiles']} tiles, peak "
+        f"{beyond['peak_bytes'] / 2**30:.2f} of {beyond['memory_bytes'] / 2**30:.0f} GiB, killed {beyond['kills']} times, "
+        f"{beyond['tiles_repeated']} tiles repeated, {beyond['cpu_seconds']:.0f} CPU-s. {provenance(beyond)}."
+    )
+    return "\n".join([*lines, "", *notes])
+
+
 TABLES = {
+    "scale": scale,
     "networks": networks,
     "gap": gap,
     "photons": photons,

@@ -225,3 +225,5 @@ def test_bad_folders_are_refused(tmp_path, capsys):
     assert "two stacks named a" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "a.tif"), "--shared", "-o", str(tmp_path / "out")]) == 2
     assert "is no folder" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "out")]) == 2
+    assert "is a volume" in capsys.readouterr().err

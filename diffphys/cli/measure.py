@@ -109,6 +109,8 @@ def calibrate(
 ) -> None:
     """Find how the instrument was really set, without restoring the image; of a stack, or of every stack of a folder."""
     arguments = dict(locals())
+    if volume.is_volume(stack):
+        raise ValueError(f"{stack.name} is a volume; `diffphys reconstruct {stack.name}` calibrates on a bright part of it")
     if stack.is_dir():
         from diffphys.cli.folder import calibrate_folder
 
