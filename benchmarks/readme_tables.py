@@ -232,8 +232,8 @@ def scale() -> str:
     if (batch := RESULTS / "batch_calibration.json").exists():
         b = json.loads(batch.read_text())
         notes.append(
-            f"* {b['stacks']} stacks of {' × '.join(map(str, b['shape']))}: {b['single']['wall_s_per_stack']:.1f} s each one by "
-            f"one, {b['batch']['wall_s_per_stack']:.1f} s in a batch, estimates equal within "
+            f"* {b['stacks']} stacks of {' × '.join(map(str, b['shape']))}: {b['single']['wall_s_per_stack']:.1f} s each one "
+            f"by one, {b['batch']['wall_s_per_stack']:.1f} s in a batch, estimates equal within "
             f"{b['largest_difference_in_sigma']:.3f} σ. {provenance(b)}."
         )
     plan, beyond = (json.loads((RESULTS / name).read_text()) for name in ("memory_plan.json", "beyond_memory.json"))
