@@ -3,7 +3,7 @@
     pip install 'diffphys[mkl]' pyfftw && python benchmarks/fft_and_rl.py
 
 Wall minimum and median of process CPU time over interleaved rounds after a warm-up, in ms. On a shared machine trust the CPU
-time first. All rows of a table return the same numbers, which is checked. Without the extra, or pyFFTW, their rows are absent.
+time first. All rows of a table return the same numbers, which is checked. Without the extra, pyFFTW or torch, their rows are absent.
 Result: benchmarks/results/fft_and_rl.json.
 """
 
@@ -59,7 +59,7 @@ def pairs(shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
     for workers in (1, 2):
         share = {"workers": workers}
         contenders[f"scipy, workers={workers}"] = lambda s=share: scipy.fft.irfftn(scipy.fft.rfftn(x, **s), s=shape, **s)
-    contenders |= _fftw(x)
+    contenders |= _fftw(x) | _torch(x)
     difference = max(float(np.abs(np.asarray(call()) - x).max()) for call in contenders.values()) / float(np.abs(x).max())
     return {"pair": interleave(contenders, rounds), "largest_difference": difference, "rounds": rounds}
 
@@ -81,6 +81,40 @@ def _fftw(x: np.ndarray) -> Contenders:
         return back()
 
     return {"pyFFTW, 1 thread": pair}
+
+
+def _torch(x: np.ndarray) -> Contenders:
+    """PyTorch's transforms (MKL), on one thread and on two."""
+    torch = _torch_module()
+    if torch is None:
+        return {}
+    v = torch.from_numpy(x)
+
+    def pair(threads: int) -> Any:
+        torch.set_num_threads(threads)
+        return torch.fft.irfftn(torch.fft.rfftn(v), s=v.shape)
+
+    return {f"torch, {n} thread{'s' * (n > 1)}": partial(pair, n) for n in (1, 2)}
+
+
+def _torch_module() -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _torch_loop(y: np.ndarray, spectrum: np.ndarray, threads: int) -> np.ndarray:
+    torch = _torch_module()
+    torch.set_num_threads(threads)
+    counts, h = torch.from_numpy(y), torch.from_numpy(spectrum)
+    back, there, hc = partial(torch.fft.irfftn, s=counts.shape), torch.fft.rfftn, h.conj()
+    x = torch.full_like(counts, float(counts.mean()))
+    for _ in range(ITERATIONS):
+        ratio = counts / back(there(x) * h).clamp_(min=1e-6)
+        x = x * back(there(ratio) * hc).clamp_(min=0)
+    return x.numpy()
 
 
 def richardson_lucy(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
@@ -116,6 +150,10 @@ def richardson_lucy(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
         contenders[f"scipy loop, workers={workers}"] = call = partial(_scipy_loop, y, spectrum, workers)
         contenders[f"four scipy transforms, workers={workers}"] = partial(_scipy_four, y, workers)
         images.append(call())
+    if _torch_module() is not None:
+        for threads in (1, 2):
+            contenders[f"torch loop, {threads} thread{'s' * (threads > 1)}"] = call = partial(_torch_loop, y, spectrum, threads)
+            images.append(call())
     difference = max(float(np.abs(image - images[0]).max()) for image in images) / float(images[0].max())
     table = interleave(contenders, rounds)
     per_iteration = {name: {k: v / ITERATIONS for k, v in row.items()} for name, row in table.items()}
