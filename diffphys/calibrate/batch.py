@@ -10,7 +10,7 @@ from diffphys.calibrate.lanes import lanes
 from diffphys.noise import Detector
 from diffphys.types import Calibration, Modality, resolve
 
-WIDTH = 16  # stacks per program
+WIDTH = 16  # stacks at a time
 
 
 def calibrate_batch(
@@ -33,7 +33,7 @@ def calibrate_batch(
         modality, geometry, ranges, seed: as of `calibrate`; the geometry's shape is that of each stack.
         detector: of all stacks, or one per stack; NaN entries (or None) are estimated per stack.
         shared: one spec for all stacks, each with its own noise level and spectrum. Its error bars are those of all the data.
-        width: stacks per program; more need more memory.
+        width: stacks at a time; more need more memory.
         devices: local devices that share the work; None: all of them.
         progress: called with (fraction done, what is being done).
 
@@ -61,8 +61,8 @@ def calibrate_batch(
 
         return shared_spec(stacks, modality, detectors=given, progress=tell, **options)
     found: list[Calibration] = []
-    for first in range(0, count, how.width):
-        part = slice(first, first + how.width)
+    for first in range(0, count, width):
+        part = slice(first, first + width)
 
         def part_done(fraction: float, text: str, first: int = first, size: int = len(given[part])) -> None:
             tell((first + fraction * size) / count, f"stacks {first + 1} to {first + size} of {count}: {text}")

@@ -1,7 +1,7 @@
 """One function over many stacks: equal shapes share one compiled program, spread over devices, vectorised where that pays.
 
-A CPU gains nothing from vectorising iterations that end at different times, so there stacks of a device follow one another; an
-accelerator runs `together` of them abreast.
+A CPU gains nothing from vectorising iterations that end at different times, so there each device takes one stack at a time; an
+accelerator takes `together` of them abreast.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ from jax.sharding import Mesh, PartitionSpec
 
 
 class Lanes(NamedTuple):
-    """How many stacks go into one program, how many of them abreast on a device, and on which devices (none: jax's default)."""
+    """How many stacks a device takes abreast, and which devices (none: jax's default one)."""
 
-    width: int = 1
     together: int = 1
     devices: tuple[Any, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Stacks per call of the program."""
+        return self.together * max(len(self.devices), 1)
+
 
 ONE = Lanes()
-ABREAST = 64  # on an accelerator
+ABREAST = 64  # at most, on an accelerator
 
 
-def lanes(width: int, *, devices: Sequence[Any] | None = None) -> Lanes:
-    """Lanes for `width` stacks at a time over local `devices` (None: all of them)."""
+def lanes(count: int, *, devices: Sequence[Any] | None = None) -> Lanes:
+    """Lanes for `count` stacks over local `devices` (None: all of them)."""
     chosen = tuple(jax.local_devices() if devices is None else devices)
-    abreast = 1 if chosen[0].platform == "cpu" else min(ABREAST, -(-width // len(chosen)))
-    return Lanes(width, abreast, chosen)
+    if chosen[0].platform == "cpu":
+        return Lanes(1, chosen[: max(count, 1)])
+    return Lanes(min(ABREAST, -(-count // len(chosen))), chosen)
 
 
 def over(fn: Callable[..., Any], static: tuple[Any, ...], items: Sequence[tuple[Any, ...]], how: Lanes) -> list[Any]:
@@ -49,29 +54,21 @@ def over(fn: Callable[..., Any], static: tuple[Any, ...], items: Sequence[tuple[
         groups.setdefault((tree, tuple((np.shape(v), v.dtype) for v in leaves)), []).append(number)
     found: list[Any] = [None] * len(items)
     for members in groups.values():
-        for first in range(0, len(members), how.width):
-            part = members[first : first + how.width]
-            for number, result in zip(part, _together(fn, static, [items[n] for n in part], how), strict=True):
+        for first in range(0, len(members), how.size):
+            part = members[first : first + how.size]
+            for number, result in zip(part, _abreast(fn, static, [items[n] for n in part], how), strict=True):
                 found[number] = result
     return found
 
 
-def _together(fn: Callable[..., Any], static: tuple[Any, ...], items: list[tuple[Any, ...]], how: Lanes) -> list[Any]:
-    if how.width == 1:
+def _abreast(fn: Callable[..., Any], static: tuple[Any, ...], items: list[tuple[Any, ...]], how: Lanes) -> list[Any]:
+    """At most `how.size` items; the last is repeated where there are fewer, so that one program serves every number."""
+    if how.size == 1:
         return [jax.device_get(_single(fn, static, items[0]))]
-    size = _padded(len(items), how)
-    filled = items + items[-1:] * (size - len(items))
+    filled = items + items[-1:] * (how.size - len(items))
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
-    found = jax.device_get(_many(fn, static, how.together, how.devices, stacked))
+    found = jax.device_get(_many(fn, static, how.devices, stacked))
     return [jax.tree.map(lambda leaf, n=n: leaf[n], found) for n in range(len(items))]
-
-
-def _padded(count: int, how: Lanes) -> int:
-    """Few sizes, so few programs: a power of two times the devices, the whole width at most."""
-    size = max(len(how.devices), 1)
-    while size < count:
-        size *= 2
-    return size
 
 
 @partial(jax.jit, static_argnames=("fn", "static"))
@@ -79,10 +76,12 @@ def _single(fn: Callable[..., Any], static: tuple[Any, ...], item: tuple[Any, ..
     return fn(*static, *item)
 
 
-@partial(jax.jit, static_argnames=("fn", "static", "together", "devices"))
-def _many(fn: Callable[..., Any], static: tuple[Any, ...], together: int, devices: tuple[Any, ...], stacked: Any) -> Any:
+@partial(jax.jit, static_argnames=("fn", "static", "devices"))
+def _many(fn: Callable[..., Any], static: tuple[Any, ...], devices: tuple[Any, ...], stacked: Any) -> Any:
     def several(part: Any) -> Any:
-        return jax.lax.map(lambda item: fn(*static, *item), part, batch_size=None if together == 1 else together)
+        if len(jax.tree.leaves(part)[0]) == 1:
+            return jax.tree.map(lambda leaf: leaf[None], fn(*static, *jax.tree.map(lambda leaf: leaf[0], part)))
+        return jax.vmap(lambda item: fn(*static, *item))(part)
 
     if len(devices) < 2:
         return several(stacked)
