@@ -146,7 +146,11 @@ def _optics_advice(stack: Path, modality: str | None) -> str:
     """How to come by an optics file: out of the image's own header where it has one."""
     from diffphys.io.tiff import ome_text
 
-    if ome_text(stack) is None:
+    try:
+        header = ome_text(stack)
+    except ValueError:  # advice alone: the reader refuses the file in its own words when it is used
+        header = None
+    if header is None:
         kind = modality or "confocal_3d|shg"
         return f"`diffphys optics --init {kind} -o optics.yaml` writes one to fill in"
     name = shlex.quote(str(stack))

@@ -6,6 +6,7 @@ one is meant is not guessed.
 
 from __future__ import annotations
 
+import warnings
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ def _bioio(path: Path, plugin: str) -> Any:
 def load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[str, Any]]:
     """Counts (T, C, Z, Y, X), axes, voxel size (z, y, x), channel names, metadata; ValueError with one line if unusable."""
     image = open_image(path)
+    dims = _guarded(path, lambda: dict(zip(image.dims.order, image.dims.shape, strict=True)))
+    further = [f"{axis} {size}" for axis, size in dims.items() if axis not in AXES and size > 1]
+    if further:
+        raise ValueError(f"{path.name} has further axes ({', '.join(further)}); expected t, c, z, y and x: export as OME-TIFF")
     raw = _guarded(path, lambda: np.asarray(image.get_image_data(AXES)))
     sizes = _guarded(path, lambda: image.physical_pixel_sizes)
     z, y, x = (None if s is None else positive(float(s)) for s in (sizes.Z, sizes.Y, sizes.X))
@@ -63,7 +68,8 @@ def ome_text(path: Path) -> str | None:
     """The OME-XML that the reader makes of the file's own metadata; None where it makes none."""
     image = open_image(path)
     try:
-        ome = image.ome_metadata
+        with warnings.catch_warnings(action="ignore"):  # of the converter, about words that the standard lacks
+            ome = image.ome_metadata
     except NotImplementedError:
         return None
     except Exception as error:  # makers' metadata fail in many ways inside the converters
@@ -73,7 +79,8 @@ def ome_text(path: Path) -> str | None:
 
 def _guarded(path: Path, step: Any) -> Any:
     try:
-        return step()
+        with warnings.catch_warnings(action="ignore"):
+            return step()
     except Exception as error:  # damaged files fail in many ways inside the reader
         kind = path.suffix[1:].upper()
         raise ValueError(f"cannot read {path.name} as {kind} ({_reason(error)}); export it as OME-TIFF") from error
