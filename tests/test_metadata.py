@@ -204,6 +204,9 @@ def test_hostile_headers_are_refused_before_any_parser_sees_them(tmp_path, capsy
     assert optics_file.parse(result.text, name="o").geometry["na"] == 1.3 and len(result.problems[0].splitlines()) == 1
     with pytest.raises(ValueError, match="is damaged"):
         filled(xml()[:-20])
+    monkeypatch.setattr("diffphys.io.ome_xml.MOST_TAGS", 5)
+    with pytest.raises(ValueError, match="tags; expected at most 5"):
+        filled(xml())
     monkeypatch.setattr("diffphys.io.ome_xml.MOST_CHARACTERS", 100)
     with pytest.raises(ValueError, match="expected at most 100"):
         filled(xml())
@@ -239,6 +242,11 @@ class _Image:
         return np.stack([COUNTS, 2 * COUNTS])[None]
 
 
+def _no_ome(image):
+    """As the LIF reader answers: it makes no OME-XML."""
+    raise NotImplementedError
+
+
 @pytest.fixture
 def reader(monkeypatch):
     module = SimpleNamespace(BioImage=_Image, Reader=_Image)
@@ -257,6 +265,9 @@ def test_makers_files_through_the_reader(tmp_path, capsys, reader, suffix):
     assert (got.voxel_um, got.channels) == ((0.25, 0.08, 0.08), ("actin", "DNA"))
     code, text, _ = run(capsys, "optics", "--init", "confocal_3d", "--from", path, "--channel", "actin")
     assert code == 0 and optics_file.parse(text, name="o").geometry["emission_nm"] == 520
+    reader.setattr(_Image, "ome_metadata", property(_no_ome))
+    code, _, err = run(capsys, "optics", "--init", "confocal_3d", "--from", path)
+    assert code == 2 and "has no OME-XML" in err
     reader.setattr(_Image, "dims", SimpleNamespace(order="TCZYXS", shape=(1, 2, *COUNTS.shape, 3)))
     with pytest.raises(ValueError, match=r"further axes \(S 3\)"):
         tiff.read_stack(path, modality="confocal_3d", channel=0)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-MOST_CHARACTERS = 64 << 20  # a header names each plane: 1e5 planes are about 2e7 characters
+MOST_CHARACTERS = 64 << 20  # a header names each plane: 1e5 planes are about 2e7 characters and 5e5 tags
+MOST_TAGS = 2_000_000  # what a tree of small elements may take: some 300 MB
 
 
 class ForeignXml(ValueError):
@@ -21,6 +22,8 @@ def check(text: str, *, name: str) -> None:
     """Refuse what must not reach any XML parser; `name` is what the message calls the file."""
     if len(text) > MOST_CHARACTERS:
         raise ForeignXml(f"the OME-XML of {name} has {len(text)} characters; expected at most {MOST_CHARACTERS}: save it anew")
+    if text.count("<") > MOST_TAGS:
+        raise ForeignXml(f"the OME-XML of {name} has {text.count('<')} tags; expected at most {MOST_TAGS}: save it anew")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ForeignXml(f"the OME-XML of {name} declares a document type or entities; OME-XML has none: save it anew")
 

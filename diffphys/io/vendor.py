@@ -73,7 +73,8 @@ def ome_text(path: Path) -> str | None:
     except NotImplementedError:
         return None
     except Exception as error:  # makers' metadata fail in many ways inside the converters
-        raise ValueError(f"the reader cannot turn the metadata of {path.name} into OME-XML ({_reason(error)})") from error
+        why = f"the reader cannot turn the metadata of {path.name} into OME-XML ({_reason(error)})"
+        raise ValueError(f"{why}; leave out --from and fill in the optics file by hand") from error
     return ome if isinstance(ome, str) else str(ome.to_xml())
 
 
