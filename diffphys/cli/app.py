@@ -81,7 +81,8 @@ def _is_number(text: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; the exit code."""
     arguments = _join_numbers(sys.argv[1:] if arguments is None else arguments)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its complaints come back as our one line
+    for reader in ("tifffile", "bioio"):
+        logging.getLogger(reader).setLevel(logging.CRITICAL)  # its complaints come back as our one line
     use_cache()
     try:
         with heeding_ctrl_c():

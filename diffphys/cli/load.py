@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,10 +119,7 @@ def _from_tiff(
     from diffphys.types import resolve
 
     if optics is None:
-        kind = modality or "confocal_3d|shg"
-        raise ValueError(
-            f"{stack.name} needs --optics FILE; `diffphys optics --init {kind} -o optics.yaml` writes one to fill in"
-        )
+        raise ValueError(f"{stack.name} needs --optics FILE; {_optics_advice(stack, modality)}")
     stated = optics_file.read(optics, modality=modality)
     known = resolve(stated.modality)
     measured = read_stack(
@@ -142,6 +140,21 @@ def _from_tiff(
     ranges = optics_file.full_ranges(known, geometry, stated.ranges)
     used = {**stated.as_dict(), "geometry": geometry, "ranges": ranges, "image": _brief(measured.metadata)}
     return Job(known, y, geometry, stated.detector, ranges, measured.voxel_um, used, measured.warnings)
+
+
+def _optics_advice(stack: Path, modality: str | None) -> str:
+    """How to come by an optics file: out of the image's own header where it has one."""
+    from diffphys.io.tiff import ome_text
+
+    try:
+        header = ome_text(stack)
+    except ValueError:  # advice alone: the reader refuses the file in its own words when it is used
+        header = None
+    if header is None:
+        kind = modality or "confocal_3d|shg"
+        return f"`diffphys optics --init {kind} -o optics.yaml` writes one to fill in"
+    name = shlex.quote(str(stack))
+    return f"`diffphys optics --init {modality or 'confocal_3d'} --from {name} -o optics.yaml` fills one in from its OME-XML"
 
 
 def _brief(metadata: Mapping[str, Any]) -> dict[str, Any]:

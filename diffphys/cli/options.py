@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-Stack = Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, ImageJ TIFF, HDF5 file or OME-Zarr folder.", show_default=False)]
+_STACK = "TIFF, OME-TIFF, ImageJ TIFF, HDF5 file or OME-Zarr folder; CZI, ND2 or LIF with the extras `czi`, `bio`."
+Stack = Annotated[Path, typer.Argument(help=_STACK, show_default=False)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.", show_default=False)]
 ModalityName = Annotated[str | None, typer.Option("--modality", help="confocal_3d or shg.")]
 OpticsPath = Annotated[Path | None, typer.Option("--optics", help="Optics file; `diffphys optics --init` writes one.")]

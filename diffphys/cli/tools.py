@@ -14,21 +14,49 @@ from diffphys.cli.session import Clock, progress, warn
 
 Init = Annotated[str, typer.Option("--init", help="confocal_3d or shg: the optics file to begin with.", show_default=False)]
 File = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; printed if left out.")]
+Source = Annotated[Path | None, typer.Option("--from", help="Image whose OME-XML fills in the file.", show_default=False)]
 PsfFile = Annotated[Path, typer.Option("--output", "-o", help="PSF to write (.tif).", show_default=False)]
 BeadUm = Annotated[float, typer.Option("--bead-um", min=0.0, help="Bead diameter; 0: points.")]
 
 
-def optics(init: Init, output: File = None, overwrite: options.Overwrite = False) -> None:
-    """Write a commented optics file to fill in."""
+def optics(
+    init: Init,
+    output: File = None,
+    source: Source = None,
+    channel: options.Channel = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write a commented optics file to fill in; --from fills in what an image's OME-XML states, for you to confirm."""
     from diffphys.io.atomic import write_text
     from diffphys.io.optics_template import template
 
-    text = template(init)
+    if output is not None:
+        _refuse_existing(output, overwrite)
+    if channel is not None and source is None:
+        raise ValueError("--channel picks a channel of the image given with --from; add --from, or leave it out")
+    text = template(init) if source is None else _filled(init, source, channel, output)
     if output is None:
         typer.echo(text, nl=False)
-        return
-    _refuse_existing(output, overwrite)
-    write_text(output, text)
+    else:
+        write_text(output, text)
+
+
+def _filled(init: str, source: Path, channel: str | None, output: Path | None) -> str:
+    """The template with the image's own values; the table of where each is from goes to the terminal."""
+    from diffphys.io.ome_optics import find
+    from diffphys.io.optics_filled import fill
+    from diffphys.io.optics_template import template
+    from diffphys.io.tiff import ome_text
+
+    template(init)  # an unknown modality is refused before the file is opened
+    header = ome_text(source)
+    if header is None:
+        raise ValueError(f"{source.name} has no OME-XML; leave out --from and fill in the optics file by hand")
+    filled = fill(init, find(header, name=source.name, channel=channel))
+    typer.echo(show.table([("key", "value", "where it comes from"), *filled.rows]), err=output is None)
+    typer.echo(f"check each value, then give the file with --optics: {output or 'standard output'}", err=output is None)
+    warn(filled.problems)
+    return filled.text
 
 
 def distil(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 
+from diffphys.io import ome_xml, vendor
 from diffphys.io.atomic import replacing
 from diffphys.io.axes import arrange
 from diffphys.io.counts import check_counts, saturation_warnings
@@ -54,10 +55,10 @@ def read_stack(
     axes: str | None = None,
     detector: Any = None,
 ) -> Measurement:
-    """Read a TIFF as the measurement of a modality.
+    """Read a file as the measurement of a modality.
 
     Args:
-        path: plain, OME- or ImageJ TIFF.
+        path: plain, OME- or ImageJ TIFF; with the extras, CZI, ND2 or LIF.
         modality: decides the axes.
         channel: number or name; needed when the file has more than one.
         voxel_um: (z, y, x) or (y, x); overrides the header.
@@ -69,7 +70,9 @@ def read_stack(
         OSError: the file cannot be opened.
     """
     path, volume = Path(path), is_volume(modality)
-    raw, said, header, names, metadata = _load(path)
+    raw, said, header, names, metadata = vendor.load(path) if vendor.is_vendor(path) else _load(path)
+    if raw.dtype.kind not in "uif":
+        raise ValueError(f"{path.name} holds {raw.dtype} values; expected integer or floating-point counts")
     view = arrange(raw, said, volume=volume, name=path.name, channel=channel, names=names, override=axes)
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is refused below
         data = np.ascontiguousarray(view.data, np.float32)
@@ -83,6 +86,7 @@ def _load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[s
     check_chain(path)  # also: a missing or unreadable file keeps the system's own message
     try:
         with tifffile.TiffFile(path) as tif:
+            ome_xml.check(tif.ome_metadata or "", name=path.name)  # before the library parses it
             series = tif.series[0]
             raw = series.asarray()
             header = header_voxel_um(tif)
@@ -93,12 +97,34 @@ def _load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[s
             metadata["description"] = (tif.pages.first.description or "")[:4000]
             if tif.is_imagej:
                 metadata["info"] = str((tif.imagej_metadata or {}).get("Info", ""))
+    except ome_xml.ForeignXml:
+        raise
     except Exception as error:  # damaged files fail in many ways inside the reader
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read {path.name} as TIFF ({reason}); expected a complete TIFF file") from error
-    if raw.dtype.kind not in "uif":
-        raise ValueError(f"{path.name} holds {raw.dtype} values; expected integer or floating-point counts")
     return raw, series.axes, header, names, metadata
+
+
+def ome_text(path: Path | str) -> str | None:
+    """The file's OME-XML; None where it has none.
+
+    Raises:
+        ValueError: not a readable file of a known kind, or a header that is refused; one line.
+        OSError: the file cannot be opened.
+    """
+    path = Path(path)
+    if vendor.is_vendor(path):
+        return vendor.ome_text(path)
+    with path.open("rb"):
+        pass
+    try:
+        with tifffile.TiffFile(path) as tif:
+            text = tif.ome_metadata
+    except Exception as error:  # damaged files fail in many ways inside the reader
+        raise ValueError(f"cannot read {path.name} as TIFF ({type(error).__name__}); expected a complete TIFF file") from error
+    if text:
+        ome_xml.check(text, name=path.name)
+    return text or None
 
 
 def _voxel_size(

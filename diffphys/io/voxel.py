@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 Partial = tuple[float | None, float | None, float | None]  # (z, y, x)
 UNKNOWN: Partial = (None, None, None)
 
-_UM = {
+UM = {
     **dict.fromkeys(("um", "µm", "μm", "\\u00b5m", "micron", "microns", "micrometer", "micrometre"), 1.0),
     **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
@@ -24,7 +24,7 @@ _UM = {
     **dict.fromkeys(("å", "angstrom", "Å"), 1e-4),
     "pm": 1e-6,
 }
-_WIDEST_UM = 20.0  # a coarser "pixel" is a printing resolution (72 dpi is 353 um), not a microscope's
+WIDEST_UM = 20.0  # a coarser "pixel" is a printing resolution (72 dpi is 353 um), not a microscope's
 
 
 def header_voxel_um(tif: Any) -> Partial:
@@ -46,7 +46,7 @@ def _from_ome(xml: str) -> Partial:
     sizes = []
     for axis in "ZYX":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        sizes.append(_positive(float(size) * _UM[unit.lower()]) if size and unit.lower() in _UM else None)
+        sizes.append(positive(float(size) * UM[unit.lower()]) if size and unit.lower() in UM else None)
     return (sizes[0], sizes[1], sizes[2])
 
 
@@ -63,13 +63,13 @@ def _ome_pixels(xml: str) -> Any:
 
 def _from_imagej(tif: Any) -> Partial:
     meta = tif.imagej_metadata or {}
-    scale = _UM.get(str(meta.get("unit", "")).strip().lower())
+    scale = UM.get(str(meta.get("unit", "")).strip().lower())
     if scale is None:
         return UNKNOWN
     spacing = meta.get("spacing")
     # ImageJ writes no `spacing` when it is 1, whether that was set or never touched: then z is unknown
-    z = _positive(abs(float(spacing)) * scale) if spacing is not None else None
-    own_y = _UM.get(str(meta.get("yunit", "")).strip().lower(), scale)
+    z = positive(abs(float(spacing)) * scale) if spacing is not None else None
+    own_y = UM.get(str(meta.get("yunit", "")).strip().lower(), scale)
     y, x = _lateral(tif, scale)
     return (z, y * own_y / scale if y else None, x)
 
@@ -84,7 +84,7 @@ def _from_bounding_box(tif: Any, description: str) -> Partial:
     for (low, high), count in zip(
         zip(numbers[::2], numbers[1::2], strict=True), (series.shape[-1], series.shape[-2], series.shape[0]), strict=True
     ):
-        sizes.append(_positive((high - low) / (count - 1)) if count > 1 else None)
+        sizes.append(positive((high - low) / (count - 1)) if count > 1 else None)
     return (sizes[2], sizes[1], sizes[0])
 
 
@@ -96,14 +96,14 @@ def _shaped_spacing(description: str) -> float | None:
         meta = json.loads(description)
     except ValueError:
         return None
-    scale = _UM.get(str(meta.get("unit", "")).lower())
+    scale = UM.get(str(meta.get("unit", "")).lower())
     spacing = meta.get("spacing")
-    return _positive(spacing * scale) if scale and isinstance(spacing, (int, float)) else None
+    return positive(spacing * scale) if scale and isinstance(spacing, (int, float)) else None
 
 
 def _resolution_unit(tif: Any) -> float | None:
     unit = tif.pages.first.tags.get("ResolutionUnit")
-    return {2: _UM["inch"], 3: _UM["cm"]}.get(int(unit.value)) if unit is not None else None
+    return {2: UM["inch"], 3: UM["cm"]}.get(int(unit.value)) if unit is not None else None
 
 
 def _lateral(tif: Any, scale: float | None) -> tuple[float | None, float | None]:
@@ -114,9 +114,9 @@ def _lateral(tif: Any, scale: float | None) -> tuple[float | None, float | None]
         if tag is None or scale is None or not tag.value[0]:
             sizes.append(None)
             continue
-        sizes.append(_positive(scale * tag.value[1] / tag.value[0]))
+        sizes.append(positive(scale * tag.value[1] / tag.value[0]))
     return (sizes[0], sizes[1])
 
 
-def _positive(size: float) -> float | None:
-    return size if math.isfinite(size) and 0 < size <= _WIDEST_UM else None
+def positive(size: float) -> float | None:
+    return size if math.isfinite(size) and 0 < size <= WIDEST_UM else None
