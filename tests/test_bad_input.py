@@ -149,7 +149,7 @@ def test_unreadable_files(tmp_path, capsys, optics):
         assert name in line and ("cannot read" in line or "is not HDF5" in line), line
     assert "No such file" in refused(capsys, ["calibrate", tmp_path / "no.tif", "--optics", optics, "-o", tmp_path / "out"])
     assert "No such file" in refused(capsys, ["calibrate", good, "--optics", tmp_path / "no.yaml", "-o", tmp_path / "out"])
-    assert "directory" in refused(capsys, ["calibrate", tmp_path, "--optics", optics, "-o", tmp_path / "out"])
+    assert "directory" in refused(capsys, ["reconstruct", tmp_path, "--optics", optics, "-o", tmp_path / "out"])
     assert not (tmp_path / "out").exists()
 
 
