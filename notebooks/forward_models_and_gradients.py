@@ -147,7 +147,9 @@ for panel, (name, parameter, value, told) in zip(panels.flat, CHANGES, strict=Tr
     print(f"{parameter:30s} {told:15s} changes the image by up to {limit:5.1f} % of its peak")
 plt.show()
 
-total = {p: diffphys.confocal.derived(changed("confocal_3d", **{p: v}), geometry=confocal)["c_tot"] for _, p, v, _ in CHANGES[:3]}
+total = {
+    p: diffphys.confocal.derived(changed("confocal_3d", **{p: v}), geometry=confocal)["c_tot"] for _, p, v, _ in CHANGES[:3]
+}
 print("total spherical aberration c_tot:", ", ".join(f"{float(v):+.3f} waves rms with {p}" for p, v in total.items()))
 
 # %% [markdown]
