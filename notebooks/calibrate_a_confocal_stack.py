@@ -8,6 +8,8 @@
 
 # %%
 import os
+import tempfile
+from pathlib import Path
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -15,6 +17,7 @@ import numpy as np
 
 import diffphys
 from diffphys.demo import psnr, simulated
+from diffphys.io.tiff import read_stack, write_image
 
 SMALL = "DIFFPHYS_NOTEBOOK_SMALL" in os.environ  # the tests run every notebook with small arrays
 SHAPE = (16, 32, 32) if SMALL else (32, 64, 64)
@@ -122,11 +125,6 @@ plt.show()
 # OME-TIFF and reads it back; for your own, replace the path and the numbers of `geometry`.
 
 # %%
-import tempfile
-from pathlib import Path
-
-from diffphys.io.tiff import read_stack, write_image
-
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "my_stack.ome.tif"  # <- your file
     write_image(path, made.y, geometry.voxel_um)

@@ -31,8 +31,8 @@ MODALITY = {"confocal_3d": diffphys.confocal, "shg": diffphys.shg}
 # ## The blur of a perfect instrument
 #
 # The **PSF** is the image of a point. The **OTF** is its Fourier transform: which fineness of detail (in cycles per micrometre)
-# still reaches the detector, and with what contrast. In the confocal the point is longer along the axis (z) than across: that is
-# why stacks look stretched. SHG records one frame per commanded phase offset, and the second frame (+1.5 rad) is not just a
+# still reaches the detector, and with what contrast. In the confocal the point is longer along the axis (z) than across: that
+# is why stacks look stretched. SHG records one frame per commanded phase offset, and the second frame (+1.5 rad) is not just a
 # dimmer copy of the first: it favours oblique light, so its blur is another one. Two different blurs of one specimen are what
 # makes the instrument's own error visible.
 
@@ -156,7 +156,7 @@ print("total spherical aberration c_tot:", ", ".join(f"{float(v):+.3f} waves rms
 # ## The derivative, exactly
 #
 # "How does the sharpness of the PSF react to 1 nm more of z-step?" One way is to compute the PSF twice and subtract (a *finite
-# difference*). That needs one more run per parameter, and a step that is neither too large (curvature) nor too small (rounding).
+# difference*). That needs one more run per parameter, and a step neither too large (curvature) nor too small (rounding).
 # `jax.grad` walks the computation backwards instead, once, for all parameters. Both must agree; in double precision they do to
 # many digits. This derivative is what lets a calibration walk downhill instead of searching.
 

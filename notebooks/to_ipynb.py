@@ -1,4 +1,4 @@
-"""Percent-format notebooks -> .ipynb, with the standard library alone: `python notebooks/to_ipynb.py [FILE.py ...] [-o FOLDER]`.
+"""Percent-format notebooks -> .ipynb, with the standard library: `python notebooks/to_ipynb.py [FILE.py ...] [-o FOLDER]`.
 
 A cell starts at `# %%`; `# %% [markdown]` cells are comment lines. Outputs are left empty: run them in Jupyter.
 """

@@ -51,7 +51,7 @@ for panel, name in zip(panels, units, strict=True):
         panel.axhline((high - low) / 2, color="black", linestyle="--", label="half the range")
     unit = "" if units[name] == "1" else f" ({units[name]})"
     panel.set(title=name, xlabel="photons in the brightest voxel", ylabel=f"smallest 1 sigma{unit}")
-panels[0].legend(frameon=False, fontsize="small")
+figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
 plt.show()
 
 for n, result in zip(LIGHT, bounds["unknown specimen"], strict=True):
@@ -59,9 +59,9 @@ for n, result in zip(LIGHT, bounds["unknown specimen"], strict=True):
     print(f"{n:5d} photons, unknown specimen: 1 sigma at best {told}; c_tot {result.derived['c_tot'][1]:.2g} waves rms")
 
 # %% [markdown]
-# Where the bound falls as one over the square root of the photons, shot noise limits the measurement: four times the light, half
-# the error. Where the curve flattens, it is no longer the light but the specimen that limits: its own unknown structure hides
-# the instrument's. `c_tot`, the total aberration, lies far below its two parts in all cases.
+# Where the bound falls as one over the square root of the photons, shot noise limits the measurement: four times the light,
+# half the error. Where the curve flattens, it is no longer the light but the specimen that limits: its own unknown structure
+# hides the instrument's. `c_tot`, the total aberration, lies well below `spherical_aberr` in all cases.
 #
 # ## The worst direction, in words
 #
@@ -78,7 +78,7 @@ shown = panel.imshow(plan.correlation, cmap="RdBu_r", vmin=-1, vmax=1)
 panel.set(
     xticks=range(3), yticks=range(3), xticklabels=plan.names, yticklabels=plan.names, title="correlation of the best errors"
 )
-panel.tick_params(axis="x", rotation=20)
+panel.tick_params(axis="x", rotation=30)
 for (i, j), value in np.ndenumerate(plan.correlation):
     panel.text(j, i, f"{value:+.2f}", ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
 figure.colorbar(shown, ax=panel, label="correlation")

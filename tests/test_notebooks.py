@@ -1,4 +1,4 @@
-"""Every notebook runs top to bottom, with small arrays, and draws figures whose axes say what they show; conversion to .ipynb."""
+"""Every notebook runs top to bottom, with small arrays, and draws figures whose axes are labelled; conversion to .ipynb."""
 
 from __future__ import annotations
 
