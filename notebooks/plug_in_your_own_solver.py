@@ -2,8 +2,8 @@
 # # Plug the microscope into your own solver
 #
 # You have a reconstruction method and need its physics: "apply the blur", "apply its transpose", "tell me the gradient". And
-# you would like the instrument's settings to be learned along with the rest. `diffphys.plugin.layer.Optics` is that: a layer (flax
-# NNX) whose only parameters are the mismatch numbers, always inside their allowed ranges.
+# you would like the instrument's settings to be learned along with the rest. `diffphys.plugin.layer.Optics` is that: a layer
+# (flax NNX) whose only parameters are the mismatch numbers, always inside their allowed ranges.
 
 # %%
 import os
