@@ -76,7 +76,12 @@ for name, why in plan.undetermined.items():
 figure, panel = plt.subplots(figsize=(5, 4), layout="constrained")
 shown = panel.imshow(plan.correlation, cmap="RdBu_r", vmin=-1, vmax=1)
 panel.set(
-    xticks=range(3), yticks=range(3), xticklabels=plan.names, yticklabels=plan.names, title="correlation of the best errors"
+    xticks=range(3),
+    yticks=range(3),
+    xticklabels=plan.names,
+    yticklabels=plan.names,
+    title="correlation of the best errors",
+    xlabel="parameter",
 )
 panel.tick_params(axis="x", rotation=30)
 for (i, j), value in np.ndenumerate(plan.correlation):

@@ -24,7 +24,7 @@ def show():
         figure = plt.figure(number)
         figure.canvas.draw()
         drawn = [axes for axes in figure.axes if axes.images or axes.lines or axes.collections]
-        bare = [axes.get_title() for axes in drawn if not (axes.get_xlabel() or axes.get_ylabel() or axes.get_xticklabels())]
+        bare = [axes.get_title() for axes in drawn if not (axes.get_xlabel() or axes.get_ylabel())]
         assert drawn and not bare, f"axes without labels: {bare}"
         print("FIGURE", len(drawn))
     plt.close("all")
