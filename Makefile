@@ -26,8 +26,8 @@ demo: setup
 	$(BIN)/diffphys demo --output demo
 
 lint: setup-dev
-	$(BIN)/ruff check diffphys tests benchmarks
-	$(BIN)/ruff format --check diffphys tests benchmarks
+	$(BIN)/ruff check diffphys tests benchmarks notebooks
+	$(BIN)/ruff format --check diffphys tests benchmarks notebooks
 	$(BIN)/mypy
 
 test: lint
