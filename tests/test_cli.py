@@ -217,11 +217,13 @@ def test_ctrl_c_during_the_calibration_writes_nothing(simulated, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_lost_in_a_callback_of_the_interpreter_stops_the_next_stage():
+def test_ctrl_c_lost_in_a_callback_of_the_interpreter_stops_the_next_stage(request):
     class Pressed:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits a deaf one
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with session.heeding_ctrl_c():
         pressed = Pressed()
         del pressed  # Python reports the KeyboardInterrupt and goes on

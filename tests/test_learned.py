@@ -100,7 +100,7 @@ def test_the_data_step_solves_its_equations(name):
     assert float(jnp.linalg.norm(residual.ravel())) < 1e-3 * float(jnp.linalg.norm(start.ravel()))
 
 
-def test_sampling_with_the_exact_prior_has_the_exact_posterior(monkeypatch):
+def test_sampling_with_the_exact_prior_has_the_exact_posterior():
     """White Gaussian prior, no blur to speak of: the mean of the samples and their spread have closed forms."""
     estimates, truth, noise = [], 0.4, 0.3
 
@@ -109,9 +109,8 @@ def test_sampling_with_the_exact_prior_has_the_exact_posterior(monkeypatch):
         precision = 1 + 1 / noise**2 + 1 / sigma**2
         return (truth / noise**2 + x / sigma**2) / precision
 
-    monkeypatch.setattr(sampling, "FIRST", 5.0)
-    monkeypatch.setattr(sampling, "LAST", 0.01)
-    images, status = sampling._samples(estimate, jnp.zeros((400, 400)), 1.0, 1, 60, 0, None)
+    path = sampling.Path(5.0, 0.01, 0.3)
+    images, status = sampling._samples(estimate, jnp.zeros((400, 400)), 1.0, path, 1, 60, 0, None)
     assert status == Status.CONVERGED and len(estimates) == 60
     mean, spread = truth / noise**2 / (1 + 1 / noise**2), (1 + 1 / noise**2) ** -0.5
     assert float(images[0].mean()) == pytest.approx(mean, abs=0.01)

@@ -96,7 +96,12 @@ def home(tmp_path_factory, counts):
 
 
 def request(home, **changes):
-    asked = {"spec": {"z_step": 0.0}, "options": {"iterations": 4}, "tile": TILE, "budget": 4 * 2**30} | changes
+    asked = {
+        "spec": {"z_step": 0.0},
+        "options": {"iterations": 4},
+        "tile": TILE,
+        "budget": 64 * 2**30,
+    } | changes  # other tests' programs
     return volume.Request(source=home / "in.zarr", optics=optics_file.parse(OPTICS, name="optics.yaml"), **asked)
 
 
