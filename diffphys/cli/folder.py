@@ -78,7 +78,8 @@ def calibrate_folder(arguments: Mapping[str, Any], *, shared: bool, width: int) 
     try:
         with progress("calibrate") as update:
             for count, group in _groups(loaded, shared=shared, width=width):
-                _calibrated(group, output, shared=shared, width=width, update=_share(update, count, len(files) - len(done)))
+                part = _part(update, count, len(group), len(files) - len(done))
+                _calibrated(group, output, shared=shared, width=width, update=part)
     except KeyboardInterrupt:
         raise Interrupted(f"finished stacks are kept in {output}; the same command goes on with the others") from None
     finally:
@@ -126,9 +127,9 @@ def _groups(loaded: Iterator[Loaded], *, shared: bool, width: int) -> Iterator[t
         count += len(group)
 
 
-def _share(update: Any, before: int, total: int) -> Any:
+def _part(update: Any, before: int, size: int, total: int) -> Any:
     """The bar of one group as its part of the whole."""
-    return lambda size: lambda fraction, text: update((before + fraction * size) / total, text)
+    return lambda fraction, text: update((before + fraction * size) / total, text)
 
 
 def _calibrated(group: list[Loaded], output: Path, *, shared: bool, width: int, update: Any) -> None:
@@ -140,7 +141,7 @@ def _calibrated(group: list[Loaded], output: Path, *, shared: bool, width: int, 
     found = calibrate_batch(
         [one.job.y for one in group], first.job.modality, geometry=first.job.geometry, ranges=first.job.ranges,
         detector=[one.job.detector for one in group], shared=shared, width=width, seed=first.run.arguments["seed"],
-        progress=update(len(group)),
+        progress=update,
     )  # fmt: skip
     for one, calibration in zip(group, found, strict=True):
         with OutputFolder(output / one.name, overwrite=one.run.arguments["overwrite"]) as out:
