@@ -145,7 +145,8 @@ print(f"one by one {single:.2f} s per stack, in a batch {together:.2f} s per sta
 # %%
 OPTICS = f"""
 modality: confocal_3d
-geometry: {{voxel_um: [0.2, 0.08, 0.08], na: 1.4, excitation_nm: 488, emission_nm: 520, pinhole_au: 1.0, depth_um: 10}}
+geometry:
+  {{voxel_um: [0.2, 0.08, 0.08], na: 1.4, immersion_index: 1.515, excitation_nm: 488, emission_nm: 520, pinhole_au: 1, depth_um: 10}}
 detector: {{gain: 1, offset: 100, read_sigma: 1, background: {float(detector[0].background):g}}}
 """
 with tempfile.TemporaryDirectory() as place:

@@ -166,7 +166,7 @@ plt.show()
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "my_frames.ome.tif"  # <- your file
     write_image(path, made.y, geometry.pixel_um)
-    read = read_stack(path, modality="shg")
+    read = read_stack(path, modality="shg", axes="fyx")  # the axes are frame, y, x, whatever the header calls them
 own = diffphys.shg.Geometry(shape=read.data.shape[1:], pixel_um=read.voxel_um, na=0.8, phase_offsets_rad=OFFSETS)
 assert own == geometry and np.array_equal(read.data, made.y)
 print(f"{len(read.data)} frames of {read.data.shape[1:]} pixels, pixel (y, x) = {read.voxel_um} µm")
@@ -178,6 +178,6 @@ for line in diffphys.shg.sampling_warnings(own):
 #
 # ```text
 # diffphys optics --init shg -o optics.yaml      # fill in NA, wavelength, slab, phase offsets
-# diffphys reconstruct my_frames.ome.tif --modality shg --optics optics.yaml -o OUT/
+# diffphys reconstruct my_frames.ome.tif --modality shg --axes fyx --optics optics.yaml -o OUT/
 # diffphys report OUT/
 # ```
