@@ -29,9 +29,9 @@ SHAPE, COUNT = ((16, 32, 32), 2) if SMALL else ((16, 48, 48), 6)
 # %% [markdown]
 # ## Devices
 #
-# On a CPU, calibrations side by side on single cores are faster than one calibration on all cores. `use_cores` makes each core
-# a device of its own; it must be called before jax computes anything. Accelerators are devices anyway. `lanes` shows what a batch
-# will do: how many stacks go at a time, on which devices.
+# On a CPU, calibrations side by side on single cores are faster than one calibration on all cores. `use_cores` makes each
+# core a device of its own; it must be called before jax computes anything. Accelerators are devices anyway. `lanes` shows
+# what a batch will do: how many stacks go at a time, on which devices.
 
 # %%
 if not SMALL:
@@ -122,8 +122,9 @@ for name, value in alone.values.items():
 # %% [markdown]
 # ## Stacks per second, here
 #
-# The first call compiles, the second one shows the speed. It is measured on whatever machine runs this; the ratio depends on the
-# cores and on who else uses them. (`benchmarks/batch_calibration.py` compares more fairly: each way in a process of its own.)
+# The first call compiles, the second one shows the speed. It is measured on whatever machine runs this; the ratio depends on
+# the cores and on who else uses them. (`benchmarks/batch_calibration.py` compares more fairly: each way in a process of its
+# own.)
 
 # %%
 started = time.perf_counter()
@@ -138,15 +139,16 @@ print(f"one by one {single:.2f} s per stack, in a batch {together:.2f} s per sta
 # %% [markdown]
 # ## A folder, from the shell
 #
-# `diffphys calibrate FOLDER/ --modality confocal_3d --optics optics.yaml -o OUT/` calibrates every stack of a folder, equal ones
-# together, and writes one table. Stop it and repeat the command: finished stacks are kept. `--shared` finds one spec for all.
-# The cell writes two of our stacks as files, runs this very command and prints the table.
+# `diffphys calibrate FOLDER/ --modality confocal_3d --optics optics.yaml -o OUT/` calibrates every stack of a folder, equal
+# ones together, and writes one table. Stop it and repeat the command: finished stacks are kept. `--shared` finds one spec for
+# all. The cell writes two of our stacks as files, runs this very command and prints the table.
 
 # %%
 OPTICS = f"""
 modality: confocal_3d
 geometry:
-  {{voxel_um: [0.2, 0.08, 0.08], na: 1.4, immersion_index: 1.515, excitation_nm: 488, emission_nm: 520, pinhole_au: 1, depth_um: 10}}
+  {{voxel_um: [0.2, 0.08, 0.08], na: 1.4, immersion_index: 1.515,
+    excitation_nm: 488, emission_nm: 520, pinhole_au: 1.0, depth_um: 10}}
 detector: {{gain: 1, offset: 100, read_sigma: 1, background: {float(detector[0].background):g}}}
 """
 with tempfile.TemporaryDirectory() as place:

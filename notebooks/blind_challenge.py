@@ -3,7 +3,8 @@
 #
 # The benchmark asks for two things at once: the image *and* the instrument's settings, from the counts alone. This notebook
 # walks the whole way with a challenge of one SHG sample: the organiser draws it, a participant opens the file, calibrates,
-# restores, writes a submission; the organiser checks and scores it. Everything goes through files, as it does between strangers.
+# restores, writes a submission; the organiser checks and scores it. Everything goes through files, as it does between
+# strangers.
 
 # %%
 import os
@@ -48,8 +49,8 @@ for path in (challenge_file, truth_file):
 # ## What a participant sees
 #
 # Counts, the nominal instrument, the detector's data sheet, and the range in which each setting lies. No specimen, no true
-# setting, no name of the scene. `validate` says in words what a file is and what is wrong with it: here, rightly, that this small
-# trial is not the benchmark's own dev tier, which has larger frames and 24 samples.
+# setting, no name of the scene. `validate` says in words what a file is and what is wrong with it: here, rightly, that this
+# small trial is not the benchmark's own dev tier, which has larger frames and 24 samples.
 
 # %%
 verdict = validate(challenge_file)
@@ -110,9 +111,9 @@ for problem in validate(foreign, challenge=challenge_file).problems:
 # %% [markdown]
 # ## The organiser scores
 #
-# The score of a sample weighs the image (PSNR and SSIM against the true specimen), how well the answer explains the counts, and the
-# error of the settings; 1 is perfect. `zeros`, an empty image, is the floor. What goes back to a participant on dev and hidden is
-# one number, rounded: with more, the truth could be measured by asking often.
+# The score of a sample weighs the image (PSNR and SSIM against the true specimen), how well the answer explains the counts,
+# and the error of the settings; 1 is perfect. `zeros`, an empty image, is the floor. What goes back to a participant on dev
+# and hidden is one number, rounded: with more, the truth could be measured by asking often.
 
 # %%
 truth = read_truth(truth_file, geometry=geometry)
@@ -156,10 +157,11 @@ plt.show()
 # %% [markdown]
 # ## Hand in code instead: `evaluate`
 #
-# On the hidden tier you hand in a program, not a file. The organiser runs it on each sample in a fresh sandbox (bubblewrap, or a
-# container): no network, no truth, no files of the host, limits on time, memory and disk. What it leaves is read as a stranger's
-# file. The package has an example solver of about forty lines, which does what the second participant did, with Richardson–Lucy.
-# Where there is no sandbox, `evaluate` refuses and says what is missing; it never runs a stranger's code unprotected.
+# On the hidden tier you hand in a program, not a file. The organiser runs it on each sample in a fresh sandbox (bubblewrap,
+# or a container): no network, no truth, no files of the host, limits on time, memory and disk. What it leaves is read as a
+# stranger's file. The package has an example solver of about forty lines, which does what the second participant did, with
+# Richardson–Lucy. Where there is no sandbox, `evaluate` refuses and says what is missing; it never runs a stranger's code
+# unprotected.
 
 # %%
 example = Path(str(files("diffphys.benchmark") / "solver" / "solve.py"))

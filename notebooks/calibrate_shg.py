@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Calibrate a second-harmonic microscope from its frames
 #
-# Three things are never quite as the log book says: the phase matching, the power of the laser while the camera reads its rows,
-# and the collection aperture. Here we simulate frames of a mismatched instrument, forget how, and let `diffphys.calibrate` find
-# the three from the counts alone. The question on the way: *how many frames does it take?* One, two and three frames of the same
-# measurement are calibrated and held against the truth. At the end: the same for your own TIFF.
+# Three things are never quite as the log book says: the phase matching, the power of the laser while the camera reads its
+# rows, and the collection aperture. Here we simulate frames of a mismatched instrument, forget how, and let
+# `diffphys.calibrate` find the three from the counts alone. The question on the way: *how many frames does it take?* One, two
+# and three frames of the same measurement are calibrated and held against the truth. At the end: the same for your own TIFF.
 
 # %%
 import os
@@ -31,9 +31,9 @@ units = {field.name: field.unit for field in diffphys.shg.FIELDS}
 # ## Frames from a mismatched instrument
 #
 # The crystal is 0.6 rad off phase matching, the laser's power follows the monitored trace with 2.5 % rms, and the collection
-# aperture is 0.82 instead of 0.80. 1000 photons in the brightest pixel of the first frame. Between frames the specimen stays and
-# the phase is turned by a *known* amount: look how brightness changes from frame to frame. That change, and the change of blur
-# that goes with it, is what will tell the settings apart.
+# aperture is 0.82 instead of 0.80. 1000 photons in the brightest pixel of the first frame. Between frames the specimen stays
+# and the phase is turned by a *known* amount: look how brightness changes from frame to frame. That change, and the change of
+# blur that goes with it, is what will tell the settings apart.
 
 # %%
 truth = diffphys.shg.Spec(jnp.float32(0.6), jnp.float32(2.5), jnp.float32(0.02))
@@ -100,9 +100,10 @@ assert one.status is diffphys.types.Status.NOT_IDENTIFIABLE and "phase_matching_
 # %% [markdown]
 # ## Two frames against three: the correlation of phase and aperture
 #
-# With two frames the phase is found, and yet its error and that of the aperture go hand in hand: a correlation near 1. The ellipse
-# of probable values is a needle: along it phase and aperture can be exchanged with hardly a change in the data. A third frame on
-# the other flank of the phase-matching curve cuts the needle short.
+# With two frames the phase is found, and yet its error and that of the aperture go hand in hand: a correlation near 1. The
+# ellipse of probable values is a needle: along it phase and aperture can be exchanged with hardly a change in the data. A
+# third frame on the other flank of the phase-matching curve cuts the needle short. The error of two frames lies along the
+# needle.
 
 # %%
 pair = [0, 2]  # phase_matching_error, collection_na_mismatch
@@ -113,14 +114,12 @@ for k, calibration in found.items():
         continue  # its ellipse would fill the room
     correlation = calibration.correlation[0, 2]
     print(f"{k} frames: correlation of phase mismatch and collection NA {correlation:+.2f}")
-    root = np.linalg.cholesky(calibration.covariance[np.ix_(pair, pair)])
-    x, y = np.array([[calibration.values[n]] for n in ("phase_matching_error", "collection_na_mismatch")]) + root @ [
-        np.cos(turn),
-        np.sin(turn),
-    ]
-    panel.plot(x, y, color=f"C{k}", label=f"{k} frames, 1 sigma, correlation {correlation:+.2f}")
+    root = np.linalg.cholesky(calibration.covariance[np.ix_(pair, pair)]) @ [np.cos(turn), np.sin(turn)]
+    middle = [calibration.values[n] for n in ("phase_matching_error", "collection_na_mismatch")]
+    panel.plot(middle[0] + root[0], middle[1] + root[1], color=f"C{k}", label=f"{k} frames, correlation {correlation:+.2f}")
+    panel.plot(middle[0] + 2 * root[0], middle[1] + 2 * root[1], color=f"C{k}", linestyle=":")
 panel.plot(0.6, 0.02, "k+", markersize=12, label="truth")
-panel.set(xlabel="phase_matching_error (rad)", ylabel="collection_na_mismatch (NA)")
+panel.set(xlabel="phase_matching_error (rad)", ylabel="collection_na_mismatch (NA)", title="1 sigma; dotted: 2 sigma")
 panel.legend(frameon=False)
 plt.show()
 
@@ -158,9 +157,10 @@ plt.show()
 # %% [markdown]
 # ## Your own frames
 #
-# A TIFF with one plane per frame, raw counts. `read_stack` brings the axes into order and asks for what the file does not say;
-# the phase of each frame and the power trace of the photodiode are in no header, so you state them in `Geometry` (`power_trace`:
-# rows of numbers, one row per frame; `None` if nobody watched the laser, and the fluctuation is then fixed at 0).
+# A TIFF with one plane per frame, raw counts. `read_stack` brings the axes into order and asks for what the file does not
+# say; the phase of each frame and the power trace of the photodiode are in no header, so you state them in `Geometry`
+# (`power_trace`: rows of numbers, one row per frame; `None` if nobody watched the laser, and the fluctuation is then fixed at
+# 0).
 
 # %%
 with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # From beads to a PSF to a deconvolved stack
 #
-# Sub-resolution beads are the classical way to know a microscope. Here: beads to a measured PSF (*distil*), the measured PSF to an
-# optical model (*fit*, with astigmatism and coma, and with a verdict on the fit), both to a deconvolved stack of another specimen,
-# and a judge that needs no truth: held-out photons.
+# Sub-resolution beads are the classical way to know a microscope. Here: beads to a measured PSF (*distil*), the measured PSF
+# to an optical model (*fit*, with astigmatism and coma, and with a verdict on the fit), both to a deconvolved stack of
+# another specimen, and a judge that needs no truth: held-out photons.
 #
 # With real files the notebook runs on a public pair of stacks of one confocal microscope (four beads; a line grid with few
 # photons). Without them it simulates beads and specimen in one bent microscope, so that it always runs.
@@ -13,7 +13,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -29,16 +28,20 @@ SMALL = "DIFFPHYS_NOTEBOOK_SMALL" in os.environ  # the tests run every notebook 
 DATA = Path(os.environ.get("DIFFPHYS_NOTEBOOK_DATA", "../shared/data")) / "confocal"  # the folder of the real stacks
 REAL = (DATA / "beads_41x150x150.tif").is_file() and (DATA / "grid_1au_21x150x150.tif").is_file()
 
-bent = confocal.with_zernike((5, 6, 7, 8))  # the confocal model with astigmatism (Z5, Z6) and coma (Z7, Z8)
+MODES = (5, 8) if SMALL else (5, 6, 7, 8)  # astigmatism (Z5, Z6) and coma (Z7, Z8)
+BOX_UM = (1.1, 0.8, 0.8) if SMALL else (1.6, 1.1, 1.0)  # field of the PSF, z y x
+
+bent = confocal.with_zernike(MODES)  # the confocal model with these aberrations
 
 # %% [markdown]
 # ## The two stacks
 #
-# **Real**: both are recorded with pixels of 22 nm, finer than needed; three by three are added up, which makes photons per pixel
-# more and the fit faster. The files state neither NA nor wavelengths: the default instrument (1.4 oil, 488/520 nm, 1 Airy unit) is
-# *assumed*, so no number of the fit below is a fact about that microscope.
+# **Real**: both are recorded with pixels of 22 nm, finer than needed; three by three are added up, which makes photons per
+# pixel more and the fit faster. The files state neither NA nor wavelengths: the default instrument (1.4 oil, 488/520 nm, 1
+# Airy unit) is *assumed*, so no number of the fit below is a fact about that microscope.
 #
-# **Simulated**: points and filaments in the same microscope, which has 0.06 waves of astigmatism and 0.05 of coma.
+# **Simulated**: points and filaments in the same microscope, which has 0.06 waves of astigmatism and 0.05 of coma. (Planes
+# every 125 nm, as the real ones.)
 
 
 # %%
@@ -57,20 +60,21 @@ def points(*, shape, seed, **_):
 
 truth = None
 if REAL:
-    beads, grid = (read_stack(DATA / name, modality="confocal_3d") for name in ("beads_41x150x150.tif", "grid_1au_21x150x150.tif"))
+    beads, grid = (
+        read_stack(DATA / name, modality="confocal_3d") for name in ("beads_41x150x150.tif", "grid_1au_21x150x150.tif")
+    )
     voxel_um, grid_um = ((s.voxel_um[0], 3 * s.voxel_um[1], 3 * s.voxel_um[2]) for s in (beads, grid))
     bead_counts, counts = binned(beads.data), binned(grid.data)
     if SMALL:
-        counts = counts[:, :24]
+        counts = np.ascontiguousarray(counts[:, :16])
     geometry = confocal.Geometry(counts.shape, grid_um, depth_um=0.0)
     detector, doubts = estimate(counts, confocal, geometry=geometry)
 else:
-    voxel_um = grid_um = (0.15, 0.08, 0.08)
+    voxel_um = grid_um = (0.125, 0.07, 0.07)
     geometry = confocal.Geometry((16, 32, 32) if SMALL else (24, 72, 72), voxel_um, depth_um=0.0)
     field = confocal.block(geometry, (25, 32, 64) if SMALL else (25, 64, 96))
-    true_spec = parse(bent.Spec, bent.FIELDS, {"z_step": 0, "spherical_aberr": 0.02, "refractive_index": 1.515} | {
-        "z5": 0.06, "z6": 0.0, "z7": 0.05, "z8": 0.0,
-    })  # fmt: skip
+    none = {field.name: field.nominal for field in bent.FIELDS} | {"refractive_index": 1.515}
+    true_spec = parse(bent.Spec, bent.FIELDS, none | {"spherical_aberr": 0.02, "z5": 0.06, "z8": 0.05})
     bead_counts = simulated(bent, true_spec, geometry=field, family=points, seed=0, photons=3000).y
     made = simulated(bent, true_spec, geometry=geometry, family=partial(confocal.scene, "filaments"), seed=1, photons=100)
     counts, detector, truth, doubts = made.y, made.detector, made.x, ()
@@ -91,12 +95,12 @@ plt.show()
 # %% [markdown]
 # ## Beads to a PSF
 #
-# `distil` finds beads that stand alone, registers them to a fraction of a voxel, averages them and says how well each voxel is
-# known. *Scatter* is how far single beads differ from the mean: much more than their noise would mean that beads, or places in the
-# field, are not alike. From the shell: `diffphys distil BEADS.tif -o PSF.tif`.
+# `distil` finds beads that stand alone, registers them to a fraction of a voxel, averages them and says how well each voxel
+# is known. *Scatter* is how far single beads differ from the mean: much more than their noise would mean that beads, or
+# places in the field, are not alike. From the shell: `diffphys distil BEADS.tif -o PSF.tif`.
 
 # %%
-bead = measured.distil(bead_counts, voxel_um=voxel_um)
+bead = measured.distil(bead_counts, voxel_um=voxel_um, box_um=BOX_UM)
 widths = measured.widths_um(bead.psf, voxel_um=voxel_um)
 print(f"{bead.beads} beads, PSF of {bead.psf.shape} voxels, scatter {100 * bead.spread:.0f} %")
 print("full widths at half maximum (z, y, x): " + ", ".join(f"{w:.3f}" for w in widths) + " µm")
@@ -107,14 +111,15 @@ for line in bead.warnings:
 # ## A PSF to a model, and does the model explain it?
 #
 # Two models: spherical aberration only, and with astigmatism and coma. `fit_psf` finds their parameters; the verdict is *chi²
-# per degree of freedom*: the misfit in units of the noise, 1 where nothing is left to explain. BIC weighs it against the number of
-# parameters; a lower one is better, by 10 already decisively.
+# per degree of freedom*: the misfit in units of the noise, 1 where nothing is left to explain. BIC weighs it against the
+# number of parameters; a lower one is better, by 10 already decisively.
 
 # %%
 point_geometry = confocal.Geometry(bead.psf.shape, voxel_um, depth_um=0.0)
 models = {"spherical": confocal, "astigmatism, coma": bent}
 fixed = {"refractive_index": (1.515, 1.515)}  # without effect right at the coverslip
-fits = {name: fit_psf(bead, model, geometry=point_geometry, ranges=fixed) for name, model in models.items()}
+STEPS = 24 if SMALL else 56
+fits = {n: fit_psf(bead, m, geometry=point_geometry, ranges=fixed, iterations=STEPS) for n, m in models.items()}
 for name, fit in fits.items():
     told = ", ".join(f"{n} {v:.3g} ± {fit.sigma[n]:.2g}" for n, v in fit.values.items() if n != "refractive_index")
     d = fit.diagnostics
@@ -127,10 +132,11 @@ assert fits["astigmatism, coma"].diagnostics["bic"] < fits["spherical"].diagnost
 # What is left over: measured minus model, in standard errors of the measurement. Noise alone looks like snow between -3 and 3.
 # A pattern (a ring, two lobes, a side) is optics that the model has not.
 #
-# On the **real** beads both models are a MISFIT. Astigmatism and coma take much of the misfit away, yet not all: the scan axis is
-# slanted and the light polarised too (`with_zernike(..., slanted=True, polarised=True)`, `benchmarks/aberrated_beads.py`), and
-# even then chi² stays far above 1. A model with the better chi² is a better description, not a proof of its parameters.
-# On **simulated** beads the second model is the truth, and its leftover must be snow.
+# On the **real** beads both models are a MISFIT. Astigmatism and coma take much of the misfit away, yet not all: the scan
+# axis is slanted and the light polarised too (`with_zernike(..., slanted=True, polarised=True)`,
+# `benchmarks/aberrated_beads.py`), and even then chi² stays far above 1. A model with the better chi² is a better
+# description, not a proof of its parameters. On **simulated** beads the second model is the truth, and its leftover must be
+# snow.
 
 # %%
 centre = bead.psf.shape[1] // 2
@@ -163,13 +169,13 @@ psfs = {"nominal": confocal.psf(confocal.nominal(shape_of), geometry=shape_of)}
 psfs |= {name: models[name].psf(fit.spec, geometry=shape_of) for name, fit in fits.items()}
 psfs["measured"] = measured.resample(bead.psf, voxel_um=voxel_um, to_voxel_um=grid_um, shape=support).psf
 
-SEEDS, STEPS = (2, 40) if SMALL else (4, 150)
+SEEDS, ROUNDS = (2, 40) if SMALL else (4, 150)
 images, nats = {}, {}
 for name, psf in psfs.items():
     runs = [
         diffphys.reconstruct(
             counts, None, None, geometry=geometry, detector=detector, psf=np.asarray(psf), stopping="held_out", seed=seed,
-            iterations=STEPS,
+            iterations=ROUNDS,
         )
         for seed in range(SEEDS)
     ]  # fmt: skip
@@ -182,11 +188,12 @@ for name, value in gain.items():
     print(f"{name:18s} {value.mean():+7.1f} ± {error:.1f} nats better than nominal{against}")
 
 # %% [markdown]
-# **How to read this.** A gain of several of its own standard errors is a preference of the data; one of about an error is none.
-# On **simulated** stacks the judge can itself be judged: the PSF that held-out photons like better should have the higher PSNR.
-# On the **real** grid, the ranking in `benchmarks/aberrated_beads.py` (finer pixels, six seeds) was nominal < spherical < astigmatism
-# and coma < measured, by 1.6 ± 1.7, 3.5 ± 1.2 and 10.1 ± 2.0 nats of about a million photons: the bent PSF explains that stack
-# better, and by little. Few photons and a grid of straight lines are all that this stack has to say.
+# **How to read this.** A gain of several of its own standard errors is a preference of the data; one of about an error is
+# none. On **simulated** stacks the judge can itself be judged: the PSF that held-out photons like better should have the
+# higher PSNR. On the **real** grid, the ranking in `benchmarks/aberrated_beads.py` (finer pixels, six seeds) was nominal <
+# spherical < astigmatism and coma < measured, by 1.6 ± 1.7, 3.5 ± 1.2 and 10.1 ± 2.0 nats of about a million photons: the
+# bent PSF explains that stack better, and by little. Few photons and a grid of straight lines are all that this stack has to
+# say.
 
 # %%
 panes = {"measured": (counts - detector.offset) / detector.gain, **{f"RL, {n}": images[n] for n in psfs}}
@@ -202,7 +209,7 @@ figure.colorbar(shown, ax=panels, label="√(brightness / its 99.9 % quantile)")
 plt.show()
 
 figure, panel = plt.subplots(figsize=(7, 3.6), layout="constrained")
-for number, (name, value) in enumerate(gain.items()):
+for number, value in enumerate(gain.values()):
     panel.plot(np.full(SEEDS, number), value, "o", color="C0", alpha=0.5)
     panel.plot([number - 0.2, number + 0.2], [value.mean()] * 2, color="black")
 panel.axhline(0, color="0.6", linewidth=0.8)
@@ -210,6 +217,6 @@ panel.set(xticks=range(len(gain)), xticklabels=gain, ylabel="held-out nats bette
 plt.show()
 
 # %% [markdown]
-# For your own: `diffphys distil BEADS.tif -o PSF.tif`, `diffphys calibrate PSF.tif --point-source --zernike astigmatism,coma ...`, and
-# `diffphys reconstruct STACK.tif --psf PSF.tif ...` where no model explains the beads. Beads belong into the same mounting
-# medium and depth as the specimen: a PSF at the coverslip is not the PSF ten micrometres deep.
+# For your own: `diffphys distil BEADS.tif -o PSF.tif`, `diffphys calibrate PSF.tif --point-source --zernike astigmatism,coma
+# ...`, and `diffphys reconstruct STACK.tif --psf PSF.tif ...` where no model explains the beads. Beads belong into the same
+# mounting medium and depth as the specimen: a PSF at the coverslip is not the PSF ten micrometres deep.
