@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-DATA = FOLDER.parents[1] / "shared" / "data"
 NOTEBOOKS = sorted(p for p in FOLDER.glob("*.py") if p.name != "to_ipynb.py")
 
 # Runs a notebook as a script; what it shows is drawn and looked at instead.
@@ -40,29 +39,18 @@ def environment(tmp_path_factory):
     """Small arrays, no screen, quick compiling; and programs that one notebook has compiled are there for the next."""
     small = {"DIFFPHYS_NOTEBOOK_SMALL": "1", "MPLBACKEND": "Agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles sooner
     kept = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return {**kept, **os.environ, **small, "PYTHONPATH": str(FOLDER.parent)}
-
-
-def _run(path, folder, environment):
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN, path], env=environment, cwd=folder, capture_output=True, text=True, timeout=900
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.count("FIGURE") >= 2
-    assert list(folder.iterdir()) == []  # nothing is left behind
-    return ran.stdout
+    simulated = {"DIFFPHYS_NOTEBOOK_DATA": "no such folder"}  # the real stacks: test_real_stacks.py
+    return {**kept, **os.environ, **small, **simulated, "PYTHONPATH": str(FOLDER.parent)}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_it_runs_top_to_bottom(path, tmp_path, environment):
-    _run(path, tmp_path, environment | {"DIFFPHYS_NOTEBOOK_DATA": str(tmp_path)})  # without the real stacks
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="shared real data are absent")
-def test_it_runs_on_the_real_stacks(tmp_path, environment):
-    told = _run(FOLDER / "real_beads_to_real_stack.py", tmp_path, environment | {"DIFFPHYS_NOTEBOOK_DATA": str(DATA)})
-    assert told.startswith("real stacks") and told.count("MISFIT") == 2  # no model explains these beads, and none is claimed to
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, path], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.count("FIGURE") >= 2
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
 def test_there_are_notebooks_and_the_readme_names_each():
