@@ -24,13 +24,13 @@ from diffphys.demo import simulated
 from diffphys.io.tiff import write_image
 
 SMALL = "DIFFPHYS_NOTEBOOK_SMALL" in os.environ  # the tests run every notebook with small arrays
-SHAPE, COUNT = ((16, 32, 32), 2) if SMALL else ((16, 48, 48), 6)
+SHAPE, COUNT = ((16, 32, 32), 2) if SMALL else ((16, 48, 48), 4)
 
 # %% [markdown]
 # ## Devices
 #
-# On a CPU, calibrations side by side on single cores are faster than one calibration on all cores. `use_cores` makes each
-# core a device of its own; it must be called before jax computes anything. Accelerators are devices anyway. `lanes` shows
+# On an idle CPU, calibrations side by side on single cores are faster than one calibration on all cores. `use_cores` makes
+# each core a device of its own; it must be called before jax computes anything. Accelerators are devices anyway. `lanes` shows
 # what a batch will do: how many stacks go at a time, on which devices.
 
 # %%
