@@ -36,9 +36,9 @@ bent = confocal.with_zernike(MODES, limit=0.1)  # the confocal model with these 
 # %% [markdown]
 # ## The two stacks
 #
-# **Real**: beads and grid are recorded with pixels of 22 nm, finer than needed; three by three are added up, which makes photons per
-# pixel more and the fit faster. The files state neither NA nor wavelengths: the default instrument (1.4 oil, 488/520 nm, 1
-# Airy unit) is *assumed*, so no number of the fit below is a fact about that microscope.
+# **Real**: beads and grid are recorded with pixels of 22 nm, finer than needed; three by three are added up, which makes
+# photons per pixel more and the fit faster. The files state neither NA nor wavelengths: the default instrument (1.4 oil,
+# 488/520 nm, 1 Airy unit) is *assumed*, so no number of the fit below is a fact about that microscope.
 #
 # **Simulated**: points and filaments in the same microscope, which has 0.06 waves of astigmatism and 0.05 of coma. (Planes
 # every 125 nm, as the real ones.)
@@ -190,17 +190,17 @@ for name, value in gain.items():
 # **How to read this.** A gain of several of its own standard errors is a preference of the data; one of about an error is none.
 # The errors are those of the thinning: the photons themselves are the same for every seed.
 #
-# On **simulated** stacks the judge can itself be judged, and it is right: the PSF that held-out photons like best has the highest
-# PSNR, the wrong ones the lowest. The fitted model even beats the measured PSF, for it has no noise of its own.
+# On **simulated** stacks the judge can itself be judged, and it is right: the PSF that held-out photons like best has the
+# highest PSNR, the wrong ones the lowest. The fitted model even beats the measured PSF, for it has no noise of its own.
 #
-# On the **real** grid they want the measured PSF (31 ± 4 nats) and *refuse* the one with astigmatism and coma (-19 ± 4), although
-# that one describes the beads better than its rivals do. A misfit had been announced, and this is what it means: part of the
-# description is wrong, and one cannot know in advance which stack it will harm. With finer pixels and a wider PSF,
-# `benchmarks/aberrated_beads.py` finds 3.5 ± 1.2 nats in its favour instead: that preference is not robust, the one for the
-# measured PSF is. The gain of this stack is known to a third only (see the doubts above), and all nats scale with it.
+# On the **real** grid they want the measured PSF (31 ± 4 nats) and *refuse* the one with astigmatism and coma (-19 ± 4),
+# although that one describes the beads better than its rivals do. A misfit had been announced, and this is what it means:
+# part of the description is wrong, and one cannot know in advance which stack it will harm. With finer pixels and a wider
+# PSF, `benchmarks/aberrated_beads.py` finds 3.5 ± 1.2 nats in its favour instead: that preference is not robust, the one for
+# the measured PSF is. The gain of this stack is known to a third only (see the doubts above), and all nats scale with it.
 
 # %%
-panes = {"measured": (counts - detector.offset) / detector.gain, **{f"RL, {n}": images[n] for n in psfs}}
+panes = {"raw stack": (counts - detector.offset) / detector.gain, **{f"RL, {n}": images[n] for n in psfs}}
 plane = counts.shape[0] // 2
 border = (0, counts.shape[2] * grid_um[2], counts.shape[1] * grid_um[1], 0)
 figure, panels = plt.subplots(1, len(panes), figsize=(15, 3.6), layout="constrained", sharex=True, sharey=True)
