@@ -196,9 +196,9 @@ for name, value in gain.items():
 #
 # On the **real** grid they want the measured PSF (31 ± 4 nats) and *refuse* the one with astigmatism and coma (-19 ± 4),
 # although that one describes the beads better than spherical aberration alone. A misfit had been announced, and this is what
-# it means: part of the description is wrong, and one cannot know in advance which stack it will harm. With finer pixels and a
-# wider PSF, `benchmarks/aberrated_beads.py` finds 3.5 ± 1.2 nats in its favour instead: that preference is not robust, the one
-# for the measured PSF is. The gain of this stack is known to a third only (see the doubts above), and all nats scale with it.
+# it means: part of the description is wrong, and one cannot know in advance which stack it will harm. With finer pixels,
+# `benchmarks/aberrated_beads.py` finds 3.5 ± 1.2 nats in its favour instead: that preference is not robust, the one for the
+# measured PSF is. The gain of this stack is known to a third only (see the doubts above), and all nats scale with it.
 
 # %%
 panes = {"raw stack": (counts - detector.offset) / detector.gain, **{f"RL, {n}": images[n] for n in psfs}}
