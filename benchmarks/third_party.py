@@ -52,7 +52,7 @@ of the repositories that hold the files; who passes a file on adds its credit li
 |---|---|---|
 | confocal beads, line grid at 1 AU | CC-BY 4.0 | Bert Nitzsche, Robert Haase, MPI-CBG (BioImageAnalysisNotebooks) |
 | nucleus, confocal and widefield | CC-BY 4.0 | European Molecular Biology Laboratory (NEUBIAS training resources) |
-| hollow bars: actual, data, kernel | Apache-2.0; EPFL's own terms not checked | flowdec, after Sage et al., Methods 115 (2017) |
+| hollow bars: actual, data, kernel | Apache-2.0; EPFL's own terms not checked | flowdec; Sage et al., Methods 115 (2017) |
 | widefield PSF, 520 nm, NA 0.85 | Apache-2.0 | pyOTF |
 | SHG collagen, SHG fibre stack | BSD-2-Clause | Board of Regents of the University of Wisconsin-Madison (curvelets) |
 | SHG collagen, three frames | Apache-2.0 | PyFibre |
