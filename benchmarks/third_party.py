@@ -2,17 +2,17 @@
 
 python benchmarks/third_party.py
 
-Run it where everything is installed, `pip install -e ".[dev,torch,deepinv,mkl,zarr,bio,czi,cluster]"`: a declared package
-that is absent ends it with one line, for its licence cannot be looked up. The tests compare the table with pyproject.toml.
+Best where everything is installed, `pip install -e ".[dev,torch,deepinv,mkl,zarr,bio,czi,cluster]"`: a package that is not
+keeps what the page said of it, and one that the page does not know ends it with one line. The tests compare the table with
+pyproject.toml.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import sys
 import tomllib
 from collections import deque
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -31,9 +31,8 @@ diffphys is under the Apache License 2.0 (`LICENSE`). This page is written by
 * `bioio-czi` (GPL-3.0) reads Zeiss's CZI files: an extra of its own, `diffphys[czi]`, never installed unasked. Who passes on a
   bundle with it passes on a GPL work.
 * `mkl` (Intel Simplified Software License: free to use and to pass on, not open source): an extra of its own, `diffphys[mkl]`.
-
-## Declared dependencies
 """
+DECLARED, BROUGHT = "Declared dependencies", "What these bring"
 DATA = """
 ## Data that ships
 
@@ -71,12 +70,23 @@ def declared() -> dict[str, dict[str, str]]:
     return found
 
 
-def licence(package: str) -> str:
-    """Licence by the installed package's metadata: expression, else short field, else classifiers.
+def rows(section: str) -> dict[str, list[str]]:
+    """{package: its other cells} of a table of the page as it is, by the section's title."""
+    if not PAGE.exists():
+        return {}
+    table = PAGE.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines() if line.startswith("| ")]
+    return {package: others for package, *others in cells[1:]}
 
-    Raises:
-        metadata.PackageNotFoundError: the package is not installed.
+
+def licence(package: str) -> str:
+    """Licence by the installed package's metadata: expression, else short field, else classifiers; "" where nobody knows.
+
+    Of a package that is not installed: what the page says.
     """
+    if _absent(package):
+        known = {name: cells[1] for name, cells in rows(DECLARED).items()} | {n: c[0] for n, c in rows(BROUGHT).items()}
+        return known.get(package, "")
     about = metadata.metadata(package)
     if expression := about.get("License-Expression"):
         return expression
@@ -87,14 +97,13 @@ def licence(package: str) -> str:
 
 
 def brought(packages: set[str]) -> dict[str, set[str]]:
-    """{package: those that need it} below the given ones, which are left out; of what is installed."""
+    """{package: those that need it} below the given ones, which are left out."""
     found: dict[str, set[str]] = {}
     seen, left = set(packages), deque(sorted(packages))
     while left:
         parent = left.popleft()
-        for wanted in _needs(parent):
-            name = canonical(wanted)
-            if name in packages or _absent(name):
+        for name in map(canonical, _needs(parent)):
+            if name in packages:
                 continue
             found.setdefault(name, set()).add(parent)
             if name not in seen:
@@ -104,13 +113,14 @@ def brought(packages: set[str]) -> dict[str, set[str]]:
 
 
 def _needs(package: str) -> list[str]:
-    """Names that an installed package needs on this system, without its extras."""
+    """What a package needs on this system without its extras; if it is not installed, by the page."""
     if _absent(package):
-        return []
+        return [name for name, (_, parents) in rows(BROUGHT).items() if package in parents.split(", ")]
     wanted = map(Requirement, metadata.requires(package) or [])
     return [w.name for w in wanted if w.marker is None or w.marker.evaluate({"extra": ""})]
 
 
+@cache
 def _absent(package: str) -> bool:
     try:
         metadata.distribution(package)
@@ -123,26 +133,28 @@ def page() -> str:
     """The whole of THIRD_PARTY.md.
 
     Raises:
-        SystemExit: a declared package is not installed.
+        SystemExit: a declared package is neither installed nor in the page.
     """
     known = declared()
-    if missing := [name for name in known if _absent(name)]:
-        raise SystemExit(f"not installed: {', '.join(missing)}; install all extras first (see the head of this file)")
-    lines = ["| package | versions | licence | used by |", "|---|---|---|---|"]
+    if missing := [name for name in known if not licence(name)]:
+        raise SystemExit(f"not installed and not in {PAGE.name} yet: {', '.join(missing)}; install them first")
+    lines = [HEAD, f"## {DECLARED}", "", "| package | versions | licence | used by |", "|---|---|---|---|"]
     for name, uses in sorted(known.items()):
         versions = " or ".join(dict.fromkeys(v or "any" for v in uses.values()))
         lines.append(f"| {name} | {versions} | {licence(name)} | {', '.join(uses)} |")
-    lines += ["", "## What these bring", "", "| package | licence | brought by |", "|---|---|---|"]
+    lines += ["", f"## {BROUGHT}", "", "| package | licence | brought by |", "|---|---|---|"]
     for name, parents in sorted(brought(set(known)).items()):
-        lines.append(f"| {name} | {licence(name)} | {', '.join(sorted(parents))} |")
-    return "\n".join([HEAD, *lines, DATA])
+        if licence(name):  # else it belongs to another system
+            lines.append(f"| {name} | {licence(name)} | {', '.join(sorted(parents))} |")
+    return "\n".join([*lines, DATA])
 
 
 def main() -> None:
     temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(re.sub(r"[ \t]+\n", "\n", page()))
+    temporary.write_text(page())
     os.replace(temporary, PAGE)
-    print(f"{PAGE.name}: {len(declared())} declared packages", file=sys.stderr)
+    kept = [name for name in declared() if _absent(name)]
+    print(f"{PAGE.name}: {len(declared())} declared packages; not installed, kept as they were: {', '.join(kept) or 'none'}")
 
 
 if __name__ == "__main__":
