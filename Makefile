@@ -1,11 +1,15 @@
 # Two commands do everything on a machine that has python3 and make:
 #   make demo   set up, then run the main job on a simulated mismatched stack
 #   make test   set up, then lint, type-check and test
+# Before a release, each in a fresh environment (PYTHON=python3.12 names the interpreter):
+#   make test-oldest   the tests of tests/supported.txt with the versions of tests/oldest.txt (Python 3.11)
+#   make test-newest   the same with the newest of everything, pre-releases of jax included (Python 3.12 or newer)
+#   make test-wheel    build the wheel, install it, run the demo in an empty folder
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup setup-dev demo test lint clean
+.PHONY: setup setup-dev demo test test-oldest test-newest test-wheel lint clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -33,5 +37,27 @@ lint: setup-dev
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# A virtual environment of its own for each, made anew; warnings are other packages' about each other there, so not errors.
+FRESH = $(VENV)-$@
+SUPPORTED = $(FRESH)/bin/python -m pytest --override-ini filterwarnings=default --durations 5 @tests/supported.txt
+
+test-oldest:
+	$(PYTHON) -m venv --clear $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --constraint tests/oldest.txt . pytest scikit-image
+	$(SUPPORTED)
+
+test-newest:
+	$(PYTHON) -m venv --clear $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --upgrade . pytest scikit-image
+	$(FRESH)/bin/python -m pip install --quiet --upgrade --pre jax jaxlib
+	$(SUPPORTED)
+
+test-wheel:
+	$(PYTHON) -m venv --clear $(FRESH)
+	$(FRESH)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(FRESH)/wheel .
+	$(FRESH)/bin/python -m pip install --quiet $(FRESH)/wheel/diffphys-*.whl
+	mkdir $(FRESH)/empty
+	cd $(FRESH)/empty && ../bin/diffphys demo --output demo && ls demo
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-test-oldest $(VENV)-test-newest $(VENV)-test-wheel demo

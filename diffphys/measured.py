@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
-from scipy.interpolate import make_interp_spline
+import scipy
 
 Voxel = tuple[float, float, float]
 Pitch = Sequence[float] | np.ndarray
@@ -117,7 +116,7 @@ def centre(psf: np.ndarray, *, rounds: int = 4) -> np.ndarray:
     """Shift a PSF (Fourier, sub-voxel) until the centroid of its part above half the maximum is on n//2."""
     for _ in range(rounds):
         core = np.clip(psf - 0.5 * psf.max(), 0, None)
-        offset = np.array(ndimage.center_of_mass(core)) - np.array(psf.shape) // 2
+        offset = np.array(scipy.ndimage.center_of_mass(core)) - np.array(psf.shape) // 2
         if np.abs(offset).max() < 1e-4:
             break
         psf = shift(psf, -offset)
@@ -189,7 +188,7 @@ def load(
     warnings = list(getattr(data, "warnings", ()))
     level, noise = _rim_level(stack), _rim_noise(stack)
     clean = _taper(stack.shape) * (stack - level)
-    peak = np.unravel_index(np.argmax(ndimage.gaussian_filter(clean, 1.0)), clean.shape)
+    peak = np.unravel_index(np.argmax(scipy.ndimage.gaussian_filter(clean, 1.0)), clean.shape)
     if clean.max() <= 0 or any(not 0.1 <= (p + 0.5) / n <= 0.9 for p, n in zip(peak, clean.shape, strict=True)):
         raise ValueError(
             f"PSF {Path(path).name} has its peak at {tuple(map(int, peak))} of {clean.shape}: crop it around the spot"
@@ -249,10 +248,10 @@ def _um(lengths: np.ndarray) -> str:
 
 def _half_maximum_width(stack: np.ndarray) -> np.ndarray:
     """Widths (voxels) of the brightest spot: extent of the region above half its maximum, at least 1."""
-    smooth = ndimage.gaussian_filter(stack, [min(1.0, n / 8) for n in stack.shape])
+    smooth = scipy.ndimage.gaussian_filter(stack, [min(1.0, n / 8) for n in stack.shape])
     base = np.median(smooth)
-    labels, _ = ndimage.label(smooth > base + 0.5 * (smooth.max() - base))
-    spot = ndimage.find_objects((labels == labels[np.unravel_index(np.argmax(smooth), smooth.shape)]).astype(int))[0]
+    labels, _ = scipy.ndimage.label(smooth > base + 0.5 * (smooth.max() - base))
+    spot = scipy.ndimage.find_objects((labels == labels[np.unravel_index(np.argmax(smooth), smooth.shape)]).astype(int))[0]
     return np.array([s.stop - s.start for s in spot], np.float64)
 
 
@@ -265,11 +264,11 @@ def _find(
     stack: np.ndarray, voxel: np.ndarray, width: np.ndarray, half: np.ndarray, min_distance_um: float | None
 ) -> list[tuple[int, ...]]:
     """Beads, brightest first: maxima above 6 robust deviations and 15 % of the brightest, boxes inside, no neighbour."""
-    smooth = ndimage.gaussian_filter(stack, width / 2.355)
+    smooth = scipy.ndimage.gaussian_filter(stack, width / 2.355)
     base = np.median(smooth)
     deviation = 1.4826 * np.median(np.abs(smooth - base))
     height = smooth - base
-    maxima = smooth == ndimage.maximum_filter(smooth, size=tuple(2 * np.ceil(width / 2).astype(int) + 1))
+    maxima = smooth == scipy.ndimage.maximum_filter(smooth, size=tuple(2 * np.ceil(width / 2).astype(int) + 1))
     at = np.argwhere(maxima & (height > max(6 * deviation, 0.15 * height.max())))
     heights = height[tuple(at.T)]
     inside = ((at >= half) & (at + half < stack.shape)).all(1)
@@ -358,7 +357,7 @@ def _average(aligned: np.ndarray, flux: np.ndarray) -> tuple[np.ndarray, np.ndar
         variance = (residual**2).sum(0) * len(flux) / (len(flux) - 1)
         scatter = math.sqrt(float(np.mean((residual / flux[:, None, None, None]) ** 2) / np.mean(psf**2)))
     else:  # second differences across the pixels see noise, and a little of the PSF: an upper bound
-        residual = ndimage.convolve(aligned[0], np.outer([1, -2, 1], [1, -2, 1])[None] / 6.0, mode="nearest")
+        residual = scipy.ndimage.convolve(aligned[0], np.outer([1, -2, 1], [1, -2, 1])[None] / 6.0, mode="nearest")
         variance, scatter = residual**2, 0.0
     bright = np.clip(psf, 0, None) / psf.max()
     edges = [-1, 0.003, 0.01, 0.03, 0.1, 0.3, 2]
@@ -389,8 +388,8 @@ def _significant(psf: np.ndarray, sigma: np.ndarray, width: np.ndarray) -> tuple
     Without it the clipped noise of many empty voxels would be a pedestal as strong as the spot.
     """
     blur = width / 4
-    smooth = ndimage.gaussian_filter(psf, blur)
-    noise = ndimage.gaussian_filter(sigma, blur) / np.sqrt(np.prod(np.maximum(2 * np.sqrt(np.pi) * blur, 1)))
+    smooth = scipy.ndimage.gaussian_filter(psf, blur)
+    noise = scipy.ndimage.gaussian_filter(sigma, blur) / np.sqrt(np.prod(np.maximum(2 * np.sqrt(np.pi) * blur, 1)))
     kept = np.where(smooth > 3 * noise, np.clip(psf, 0, None), 0.0)
     return kept, float(1 - kept.sum() / psf.sum())
 
@@ -401,7 +400,7 @@ def _spline_matrix(n: int, m: int, a: float, b: float) -> np.ndarray:
     samples = np.eye(n)
     if n == 1:
         return (np.arange(m) == m // 2).astype(np.float64)[:, None]
-    spline = make_interp_spline(knots, samples, k=min(3, n - 1))
+    spline = scipy.interpolate.make_interp_spline(knots, samples, k=min(3, n - 1))
     width = math.sqrt(max(b * b - a * a, 0.0)) / a
     offsets = width * ((np.arange(9) + 0.5) / 9 - 0.5) if width > 0 else np.zeros(1)
     where = (np.arange(m) - m // 2)[:, None] * b / a + n // 2 + offsets

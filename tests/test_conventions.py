@@ -7,9 +7,13 @@ import importlib
 import inspect
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import diffphys
 from diffphys.types import Modality
@@ -78,12 +82,55 @@ def test_imports_go_one_way(path):
         assert here in HEAVY[name], f"{name} may be imported in {sorted(HEAVY[name])} only"
 
 
+def test_every_import_is_declared():
+    """A package that comes only because another one needs it today may be gone tomorrow."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines} | {project["name"]}
+    owners = metadata.packages_distributions()
+    used = {name.split(".")[0] for path in FILES for name in imports(path)} - sys.stdlib_module_names
+    strangers = {name for name in used if name in owners and not declared & set(map(canonicalize_name, owners[name]))}
+    assert len(used) > 15 and not strangers
+
+
+def optional_modules():
+    """Import names of every package of every extra that is installed here."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    core = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]} | {project["name"]}
+    extras = {
+        canonicalize_name(Requirement(line).name) for lines in project["optional-dependencies"].values() for line in lines
+    }
+    owners = metadata.packages_distributions().items()
+    return {module for module, names in owners if (extras - core) & set(map(canonicalize_name, names))}
+
+
 def test_importing_the_package_is_light():
-    """In a fresh interpreter: formats, figures and networks are loaded by the rooms that need them."""
-    heavy = ("flax", "h5py", "tifffile", "matplotlib", "typer", "pydantic", "yaml", "torch", "deepinv", "psfmodels")
-    code = f"import sys, diffphys; print([m for m in {heavy!r} if m in sys.modules])"
+    """In a fresh interpreter: no extra, no format, figure or network, and no part of scipy, which loads on first use.
+
+    `benchmarks/import_time.py` measures what that saves.
+    """
+    heavy = {
+        "flax",
+        "optax",
+        "orbax",
+        "h5py",
+        "tifffile",
+        "matplotlib",
+        "PIL",
+        "jinja2",
+        "typer",
+        "pydantic",
+        "yaml",
+        "safetensors",
+    }
+    code = "import sys, jax; before = set(sys.modules); import diffphys; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
-    assert done.stdout.strip() == "[]"
+    loaded = {tuple(name.split(".")) for name in done.stdout.split()}
+    optional = optional_modules()
+    assert {"torch", "zarr", "pytest"} & optional  # there is something to find
+    assert not {name[0] for name in loaded} & (heavy | optional)
+    parts = {name[1] for name in loaded if name[0] == "scipy" and len(name) > 1 and not name[1].startswith("_")}
+    assert parts <= {"version"}, f"import scipy and write scipy.{min(parts - {'version'})}.name where it is used"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 from diffphys.calibrate.evidence import Point
 from diffphys.spec import as_vector, from_vector
@@ -40,8 +40,8 @@ def score_covariance(u: np.ndarray, *, bandwidth: float) -> np.ndarray:
     else:
         impulse = np.zeros((*(2 * int(4 * bandwidth) + 3,) * ndim,))
         impulse[(*(n // 2 for n in impulse.shape),)] = 1.0
-        peak = gaussian_filter(impulse, bandwidth, mode="constant").max()
-        spread = np.stack([gaussian_filter(v, bandwidth, mode="constant") for v in u]) / peak
+        peak = scipy.ndimage.gaussian_filter(impulse, bandwidth, mode="constant").max()
+        spread = np.stack([scipy.ndimage.gaussian_filter(v, bandwidth, mode="constant") for v in u]) / peak
     flat, wide = u.reshape(len(u), -1), spread.reshape(len(u), -1)
     matrix = flat @ wide.T
     return (matrix + matrix.T) / 2

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from diffphys.noise import Detector
 from diffphys.types import Modality, resolve
@@ -86,7 +86,7 @@ def photon_transfer(frames: np.ndarray, *, bins: int = 12, seed: int = 0) -> Pho
 def _gather(frames: np.ndarray) -> tuple[_Pixels, list[np.ndarray]]:
     ring = np.ones((5, 5))
     ring[2, 2] = 0
-    around = np.stack([ndimage.convolve(f, ring / ring.sum(), mode="reflect") for f in frames])
+    around = np.stack([scipy.ndimage.convolve(f, ring / ring.sum(), mode="reflect") for f in frames])
     used = _unsaturated(frames).all(0)
     index = np.arange(frames[0].size).reshape(frames.shape[1:])
     rows = np.array_split(index, BLOCKS, axis=0)
@@ -127,7 +127,7 @@ def _noise_correlation(frames: np.ndarray, signal: np.ndarray) -> tuple[float, f
     """Lag-1 correlation (y, x) of the difference of the first two frames, each pixel scaled to its own noise."""
     d = signal[0] * frames[1] - signal[1] * frames[0]
     d = d - d.mean()
-    d = d / np.sqrt(ndimage.uniform_filter(d**2, 7) + 1e-12 * d.var() + 1e-300)
+    d = d / np.sqrt(scipy.ndimage.uniform_filter(d**2, 7) + 1e-12 * d.var() + 1e-300)
     return float((d[1:] * d[:-1]).mean()), float((d[:, 1:] * d[:, :-1]).mean())
 
 
@@ -244,8 +244,8 @@ def _noise_at(y: np.ndarray, axes: tuple[int, ...], order: int) -> _Noise:
     long = [a for a in axes if y.shape[a] >= 4 * order + 5]
     residual, level = y, y
     for a in long:
-        residual = ndimage.convolve1d(residual, kernel, axis=a)
-        level = ndimage.convolve1d(level, kernel**2, axis=a)
+        residual = scipy.ndimage.convolve1d(residual, kernel, axis=a)
+        level = scipy.ndimage.convolve1d(level, kernel**2, axis=a)
     guide = _neighbours(y, long, order)
     inside = tuple(slice(order + 2, -order - 2) if a in long else slice(None) for a in range(y.ndim))
     use = _unsaturated(y)[inside].ravel()
@@ -269,7 +269,7 @@ def _neighbours(y: np.ndarray, axes: list[int], order: int) -> np.ndarray:
     for a in axes:
         size[0][a], size[1][a] = outer, inner
     n_outer, n_inner = float(np.prod(size[0])), float(np.prod(size[1]))
-    wide, near = (ndimage.uniform_filter(y, s, mode="reflect") for s in size)
+    wide, near = (scipy.ndimage.uniform_filter(y, s, mode="reflect") for s in size)
     return (n_outer * wide - n_inner * near) / (n_outer - n_inner)
 
 
@@ -299,7 +299,7 @@ def _gain(noise: _Noise, y: np.ndarray, known: float) -> tuple[float, list[str]]
 def _dark_level(y: np.ndarray, axes: tuple[int, ...]) -> float:
     """0.5 % quantile after smoothing over about two voxels: the darkest neighbourhood, free of single-voxel noise."""
     sigma = [min(2.0, y.shape[a] / 16) if a in axes else 0.0 for a in range(y.ndim)]
-    return float(np.quantile(ndimage.gaussian_filter(y, sigma), 0.005))
+    return float(np.quantile(scipy.ndimage.gaussian_filter(y, sigma), 0.005))
 
 
 def _split(known: dict[str, float], gain: float, dark: float, noise: _Noise) -> dict[str, float]:
@@ -317,5 +317,5 @@ def _split(known: dict[str, float], gain: float, dark: float, noise: _Noise) -> 
 
 def _poisson_zeros(y: np.ndarray, axes: tuple[int, ...]) -> bool:
     """Whether the zeros are as many as photon counting explains: exp(-photons), from the smoothed stack."""
-    photons = ndimage.gaussian_filter(y, [1.5 if a in axes else 0.0 for a in range(y.ndim)])
+    photons = scipy.ndimage.gaussian_filter(y, [1.5 if a in axes else 0.0 for a in range(y.ndim)])
     return bool((y == 0).mean() < 1.3 * np.exp(-photons).mean() + 0.01)

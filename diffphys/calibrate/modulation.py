@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+import scipy
 
 from diffphys.calibrate.periodogram import blocks, correlation_factor, multiplicity, taper
 from diffphys.types import Modality
@@ -75,7 +75,7 @@ def empirical_column(cross: np.ndarray) -> np.ndarray:
     A modulation of whole rows lives at nu_x = 0; the specimen hardly changes over a few columns.
     """
     near = cross[..., 2:6].mean(-1)
-    return gaussian_filter1d(near, 2.0, axis=-1, mode="nearest")
+    return scipy.ndimage.gaussian_filter1d(near, 2.0, axis=-1, mode="nearest")
 
 
 def _transform(frames: np.ndarray, block: tuple[int, ...]) -> np.ndarray:

@@ -17,8 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.fft import next_fast_len
-from scipy.signal.windows import tukey
+import scipy
 
 TAPER = 0.25  # share of each axis that is tapered, both ends together
 WINDOW_TAPER = 0.6  # the same along z of a depth window, which is short beside its steep spectrum: leakage costs most there
@@ -48,7 +47,7 @@ class Periodogram(NamedTuple):
 
 def taper(n: int, *, share: float = TAPER) -> np.ndarray:
     """Tukey taper of mean square 1. It never reaches 0, so no sample is thrown away."""
-    w = tukey(n + 2, share)[1:-1] if n > 1 else np.ones(1)
+    w = scipy.signal.windows.tukey(n + 2, share)[1:-1] if n > 1 else np.ones(1)
     return w / np.sqrt(np.mean(w**2))
 
 
@@ -93,7 +92,7 @@ def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_u
     sizes = []
     for n, pitch in zip(shape, pitch_um, strict=True):
         wanted = min(n, 512 if len(shape) == 2 else max(64, min(128, math.ceil(extent_um / pitch))))
-        while next_fast_len(wanted, real=True) != wanted:
+        while scipy.fft.next_fast_len(wanted, real=True) != wanted:
             wanted -= 1
         sizes.append(wanted)
     return tuple(sizes)

@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
-from scipy.interpolate import BSpline
+import scipy
 
 from diffphys.calibrate import fisher_scoring
 from diffphys.calibrate.covariance import propagated
@@ -120,7 +119,7 @@ def _data(
     detector, notes_of_detector = estimate(y, modality, geometry=field, detector=detector)
     spatial = [0.0] * (y.ndim - len(geometry.shape)) + [0.7] * len(geometry.shape)
     gain, background, read = (float(np.asarray(v)) for v in (detector.gain, detector.background, detector.read_sigma))
-    photons = np.maximum((ndimage.gaussian_filter(y, spatial) - detector.offset) / gain, background)
+    photons = np.maximum((scipy.ndimage.gaussian_filter(y, spatial) - detector.offset) / gain, background)
     rounding = 1.0 / 12 if (y == np.round(y)).all() else 0.0
     variance = gain**2 * np.maximum(photons + read**2, 0.01) + rounding
     return y, np.sqrt(variance), detector, [*notes, *notes_of_detector]
@@ -145,8 +144,8 @@ def _pitch(geometry: Any) -> tuple[float, ...]:
 def _lateral_width(image: np.ndarray) -> float:
     """Diameter (pixels) of the disc as large as the area above half maximum, in the brightest plane."""
     plane = image.reshape(-1, *image.shape[-2:])[np.argmax(image.reshape(-1, image.shape[-2] * image.shape[-1]).max(1))]
-    fine = ndimage.zoom(plane - np.median(plane), 3, order=1)
-    spot, _ = ndimage.label(fine > 0.5 * fine.max())
+    fine = scipy.ndimage.zoom(plane - np.median(plane), 3, order=1)
+    spot, _ = scipy.ndimage.label(fine > 0.5 * fine.max())
     area = (spot == spot[np.unravel_index(np.argmax(fine), fine.shape)]).sum() / 9.0
     return float(2 * np.sqrt(area / np.pi))
 
@@ -155,13 +154,13 @@ def _problem(y: np.ndarray, sigma: np.ndarray, modality: Modality, geometry: Any
     spatial = len(geometry.shape)
     image = y.reshape(-1, *y.shape[-2:]).sum(0) if spatial == 2 else y
     level = float(np.quantile(y, 0.05))
-    smooth = ndimage.gaussian_filter(image, [min(0.7, n / 16) for n in image.shape])
+    smooth = scipy.ndimage.gaussian_filter(image, [min(0.7, n / 16) for n in image.shape])
     core = np.clip(smooth - np.quantile(smooth, 0.05), 0, None)
     at = np.array(np.unravel_index(np.argmax(core), core.shape))
     near = np.zeros(core.shape)
     window = tuple(slice(max(a - 2, 0), a + 3) for a in at)
     near[window] = np.clip(core - 0.5 * core.max(), 0, None)[window]
-    start = np.array(ndimage.center_of_mass(near)) - np.array(core.shape) // 2
+    start = np.array(scipy.ndimage.center_of_mass(near)) - np.array(core.shape) // 2
     return Problem(
         jnp.asarray(y, jnp.float32),
         jnp.asarray(1 / sigma, jnp.float32),
@@ -303,7 +302,7 @@ def _radial_chi2(y: np.ndarray, sigma: np.ndarray, position: np.ndarray) -> tupl
     column = np.arange(nx) - nx // 2 - position[-1]
     radius = np.hypot(row[:, None], column[None]).ravel()
     knots = np.arange(-3, radius.max() / KNOT + 4) * KNOT
-    basis = BSpline.design_matrix(radius, knots, 3).toarray()
+    basis = scipy.interpolate.BSpline.design_matrix(radius, knots, 3).toarray()
     image, used = np.zeros(planes.shape), 0
     for i, (plane, error) in enumerate(zip(planes, errors, strict=True)):
         weight = 1 / error.ravel()

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import digamma, polygamma
+import scipy
 
 from diffphys.calibrate.covariance import propagated, sandwich
 from diffphys.spec import names
@@ -125,8 +125,8 @@ def goodness_of_fit(fit: Any, statistic: Any) -> tuple[float, float]:
     k = statistic.bin_dof[used] / 2
     share = statistic.weight[used] / statistic.bin_dof[used]
     coupling = 0.5 * np.sum(statistic.weight[used] * (log_det - np.log(own).sum(-1))[used])
-    expected = frames * np.sum(share * k * (np.log(k) - digamma(k))) + coupling
-    variance = frames**2 * np.sum(share * (k**2 * polygamma(1, k) - k))
+    expected = frames * np.sum(share * k * (np.log(k) - scipy.special.digamma(k))) + coupling
+    variance = frames**2 * np.sum(share * (k**2 * scipy.special.polygamma(1, k) - k))
     value = float(fit.value[0]) - fit.penalty
     return float((value - expected) / np.sqrt(variance)), float((value - coupling) / (expected - coupling))
 

@@ -6,8 +6,7 @@ Families in RESERVED are drawn by the benchmark's later tiers only: nothing is t
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
+import scipy
 
 FAMILIES = ("beads", "filaments", "cells")
 RESERVED = ("membranes", "tubules")
@@ -36,7 +35,7 @@ def scene(
     voxel = np.asarray(voxel_um)
     structure = _DRAW[family](rng, tuple(shape), voxel, density)
     structure /= structure.max()
-    texture = gaussian_filter(rng.normal(size=shape), grain_um / voxel)
+    texture = scipy.ndimage.gaussian_filter(rng.normal(size=shape), grain_um / voxel)
     texture = np.clip(1 + contrast * texture / texture.std(), 0, None)
     level = rng.uniform(0.05, 0.12) if haze is None else haze
     x = structure + level * texture / texture.mean()
@@ -48,7 +47,7 @@ def _beads(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray, 
     count = max(8, round(np.prod(np.asarray(shape) * voxel) * 0.36 * density))
     at = tuple(rng.integers(0, n, count) for n in shape)
     np.add.at(x, at, rng.uniform(0.3, 1.0, count))
-    return gaussian_filter(x, (0.1, 0.08, 0.08) / voxel)
+    return scipy.ndimage.gaussian_filter(x, (0.1, 0.08, 0.08) / voxel)
 
 
 def _filaments(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray, density: float) -> np.ndarray:
@@ -67,7 +66,7 @@ def _filaments(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarr
             heading = heading + turn
             heading /= np.linalg.norm(heading)
             point = point + 0.04 * heading
-    return gaussian_filter(x, (0.08, 0.064, 0.064) / voxel)
+    return scipy.ndimage.gaussian_filter(x, (0.08, 0.064, 0.064) / voxel)
 
 
 def _cells(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray, density: float) -> np.ndarray:
@@ -85,9 +84,9 @@ def _cells(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray, 
         body = (distance < radius) * rng.uniform(0.3, 0.7)
         shell = (np.abs(distance - radius) < 0.1) * rng.uniform(0.7, 1.0)
         x[window] = np.maximum(x[window], np.maximum(body, shell))
-    texture = gaussian_filter(rng.normal(size=shape), (0.2, 0.16, 0.16) / voxel)
+    texture = scipy.ndimage.gaussian_filter(rng.normal(size=shape), (0.2, 0.16, 0.16) / voxel)
     x *= np.clip(1 + 0.35 * texture / texture.std(), 0.1, None)
-    return gaussian_filter(x, (0.06, 0.048, 0.048) / voxel)
+    return scipy.ndimage.gaussian_filter(x, (0.06, 0.048, 0.048) / voxel)
 
 
 def _membranes(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray, density: float) -> np.ndarray:
@@ -96,18 +95,18 @@ def _membranes(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarr
     volume = np.prod(size + 2 * reach)
     seeds = rng.uniform(-reach, size + reach, (max(4, round(0.16 * volume * density)), 3))
     at = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) * d for n, d in zip(shape, voxel, strict=True)], indexing="ij"), -1)
-    near = cKDTree(seeds).query(at.reshape(-1, 3), k=2)[0].reshape(*shape, 2)
+    near = scipy.spatial.cKDTree(seeds).query(at.reshape(-1, 3), k=2)[0].reshape(*shape, 2)
     wall = np.exp(-(((near[..., 1] - near[..., 0]) / 0.18) ** 2))
-    texture = gaussian_filter(rng.normal(size=shape), (0.3, 0.24, 0.24) / voxel)
+    texture = scipy.ndimage.gaussian_filter(rng.normal(size=shape), (0.3, 0.24, 0.24) / voxel)
     wall *= np.clip(1 + 0.4 * texture / texture.std(), 0.1, None)
-    return gaussian_filter(wall, (0.06, 0.048, 0.048) / voxel)
+    return scipy.ndimage.gaussian_filter(wall, (0.06, 0.048, 0.048) / voxel)
 
 
 def _tubules(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray, density: float) -> np.ndarray:
     """A reticulum: tubules along the curves on which two smooth random fields vanish, with vesicles as hollow shells."""
     fields = []
     for _ in range(2):
-        field = gaussian_filter(rng.normal(size=shape), (0.45, 0.4, 0.4) / voxel)
+        field = scipy.ndimage.gaussian_filter(rng.normal(size=shape), (0.45, 0.4, 0.4) / voxel)
         fields.append(field / field.std())
     x = rng.uniform(0.6, 1.0) * np.exp(-(fields[0] ** 2 + fields[1] ** 2) / 0.3**2)
     axes = [(np.arange(n) + 0.5) * d for n, d in zip(shape, voxel, strict=True)]
@@ -117,7 +116,7 @@ def _tubules(rng: np.random.Generator, shape: tuple[int, ...], voxel: np.ndarray
         grid = np.meshgrid(*[a - c for a, c in zip(axes, centre, strict=True)], indexing="ij", sparse=True)
         distance = np.sqrt(sum(g**2 for g in grid))
         np.maximum(x, rng.uniform(0.5, 1.0) * np.exp(-(((distance - radius) / 0.09) ** 2)), out=x)
-    return gaussian_filter(x, (0.06, 0.048, 0.048) / voxel)
+    return scipy.ndimage.gaussian_filter(x, (0.06, 0.048, 0.048) / voxel)
 
 
 _DRAW = {"beads": _beads, "filaments": _filaments, "cells": _cells, "membranes": _membranes, "tubules": _tubules}

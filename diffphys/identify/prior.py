@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from diffphys.calibrate.periodogram import Frequencies, block_shape, fold, frequencies, multiplicity, periodogram
 from diffphys.calibrate.spectra import matern
@@ -107,7 +107,7 @@ def _fit(power: np.ndarray, weight: np.ndarray, smoothing: Any, at: Frequencies,
         excess = max(float((weight * np.maximum(power - noise, 0)).sum() / (weight * gain).sum()), 1e-12)
         start = np.array([0.0, np.log(excess), 1.5, -3.0])
         limits = [(-2.0, 3.0), (-60.0, 60.0), (0.3, 6.0), (-7.0, 0.0)]
-        found = minimize(
+        found = scipy.optimize.minimize(
             lambda psi: tuple(np.asarray(v, np.float64) for v in graded(jnp.asarray(psi))),
             start,
             jac=True,

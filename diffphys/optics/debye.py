@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import jv
+import scipy
 
 from diffphys.types import Array
 
@@ -17,7 +17,7 @@ from diffphys.types import Array
 def bessel_matrices(radii_um: np.ndarray, sin_theta: np.ndarray, n_i: float, wavelength_um: float) -> np.ndarray:
     """(3, R, T) float64: J_m at every radius and node, m = 0, 1, 2."""
     argument = 2 * np.pi / wavelength_um * n_i * np.outer(radii_um, sin_theta)
-    return np.stack([jv(m, argument) for m in (0, 1, 2)])
+    return np.stack([scipy.special.jv(m, argument) for m in (0, 1, 2)])
 
 
 def intensity(bessel: Array, amplitudes: tuple[Array, ...], phase: Array) -> Array:

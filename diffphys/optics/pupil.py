@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import jv
+import scipy
 
 from diffphys.fft import irfftn, rfftn
 from diffphys.types import Array, ArrayLike
@@ -179,7 +179,7 @@ def pinhole_filter(pixel_um: tuple[float, float], band_per_um: float, radius_um:
     inside = np.hypot(nu_y, nu_x) <= band_per_um * 1.0001
     nu_y, nu_x = nu_y[inside], nu_x[inside]
     x = 2 * np.pi * radius_um * np.hypot(nu_y, nu_x)
-    target = np.where(x > 0, 2 * jv(1, x) / np.maximum(x, 1e-12), 1.0)
+    target = np.where(x > 0, 2 * scipy.special.jv(1, x) / np.maximum(x, 1e-12), 1.0)
     cosines = [
         np.cos(2 * np.pi * np.outer(nu, d * np.arange(h + 1))) * np.array([1.0] + [2.0] * h)
         for nu, d, h in zip((nu_y, nu_x), step, half, strict=True)

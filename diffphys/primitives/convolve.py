@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.fft import next_fast_len
+import scipy
 
 from diffphys.fft import irfftn, rfftn
 from diffphys.primitives.adjoint import adjoint
@@ -19,7 +19,7 @@ from diffphys.types import Array
 
 def smooth_length(n: int) -> int:
     """Smallest length >= n whose only prime factors are 2, 3 and 5 (what real FFTs like)."""
-    return int(next_fast_len(int(n), real=True))
+    return int(scipy.fft.next_fast_len(int(n), real=True))
 
 
 def padded_shape(field: Sequence[int], specimen: Sequence[int], psf: Sequence[int]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.ndimage import uniform_filter
+import scipy
 
 from diffphys.operator import Operator
 from diffphys.reconstruct.held_out import FLOOR, KEEP, SHARE, allowed, deviance, thin
@@ -159,7 +159,7 @@ def variance(problem: Problem) -> Array:
     """Variance of each datum: photons averaged over a small box, plus read noise; axes of the measurement."""
     photons, ndim = np.asarray(problem.photons, np.float64), len(problem.operator.field)
     box = [2 * SMOOTH + 1 if axis >= photons.ndim - ndim else 1 for axis in range(photons.ndim)]
-    mean = np.maximum(uniform_filter(photons, box, mode="reflect"), 1.0)
+    mean = np.maximum(scipy.ndimage.uniform_filter(photons, box, mode="reflect"), 1.0)
     return jnp.asarray(mean, problem.photons.dtype) + problem.read_variance
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from diffphys.fft import irfftn, rfftn
 from diffphys.operator import Operator
@@ -228,7 +228,7 @@ def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> np.ndarray:
     excess = max(float(np.mean(power - weight)) / max(float(np.mean(weight**2)), 1e-30), 1e-12)
     knee, p = np.log(0.02), 1.5
     a = np.log(excess) - np.log(np.mean((np.exp(2 * knee) + nu2) ** -p * weight**2) / np.mean(weight**2))
-    return np.asarray(minimize(objective, np.array([a, knee, p]), jac=True, method="L-BFGS-B", bounds=BOUNDS).x)
+    return np.asarray(scipy.optimize.minimize(objective, np.array([a, knee, p]), jac=True, method="L-BFGS-B", bounds=BOUNDS).x)
 
 
 def _inverse_spectrum(law: Any, square: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
+import scipy
 
 from diffphys.optics import radial
 from diffphys.optics.bessel import j0
@@ -66,12 +66,12 @@ def tables(geometry: Geometry) -> Tables:
         node, weight = gauss_legendre(point_scanning.collection_nodes(geometry), 0.0, 1.0)
         source, at = point_scanning.beam(geometry), (edge * node, edge * weight)
         descanned = geometry.detection == "descanned"
-        h = point_scanning.intensity(np, special.j0, source, at, 0.0, wave_number=k, descanned=descanned)
+        h = point_scanning.intensity(np, scipy.special.j0, source, at, 0.0, wave_number=k, descanned=descanned)
         return Tables(node, weight, grid, float(grid.multiplicity @ h))
     node, weight = gauss_legendre(nodes_needed(path_range_um(geometry), geometry.harmonic_um), 0.0, 1.0)
     sin, cos = np.sin(edge * node), np.cos(edge * node)
     pupil = edge * weight * sin * np.sqrt(cos) * np.exp(slab_exponent(k * (cos - 1), geometry.slab_um))
-    field = special.j0(k * np.outer(grid.radii_um, sin)) @ pupil
+    field = scipy.special.j0(k * np.outer(grid.radii_um, sin)) @ pupil
     return Tables(node, weight, grid, float(grid.multiplicity @ field**2))
 
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy
 
 from diffphys.optics import radial
 from diffphys.optics.quadrature import gauss_legendre, nodes_needed
@@ -67,7 +67,7 @@ def beam(geometry: Geometry) -> Beam:
     z, step = gauss_legendre(_depth_nodes(geometry), -REACH * slab, REACH * slab)
     k, sin, cos = math.pi * geometry.index / geometry.harmonic_um, np.sin(theta), np.cos(theta)
     waves = (weight * sin * np.sqrt(cos) * (1 + cos))[:, None] * np.exp(1j * k * np.outer(cos - 1, z))
-    squared = (special.j0(k * np.outer(radii, sin)) @ waves) ** 2
+    squared = (scipy.special.j0(k * np.outer(radii, sin)) @ waves) ** 2
     source = squared / np.abs(squared).max() * (step * np.exp(-4 * math.log(2) * (z / slab) ** 2))
     return Beam(z, source.real, source.imag, radii)
 

@@ -6,7 +6,7 @@ Not periodic. Families in RESERVED are drawn by the benchmark's later tiers only
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 FAMILIES = ("collagen", "wavy", "sparse")
 RESERVED = ("basket", "osteon")
@@ -37,7 +37,7 @@ def scene(
     pixel = np.broadcast_to(np.asarray(pixel_um, float), 2)
     structure = _DRAW[family](rng, tuple(shape), pixel, density)
     structure /= max(structure.max(), np.finfo(float).tiny)  # a tiny field may hold no fibril
-    texture = gaussian_filter(rng.normal(size=shape), grain_um / pixel)
+    texture = scipy.ndimage.gaussian_filter(rng.normal(size=shape), grain_um / pixel)
     texture = np.clip(1 + contrast * (texture - texture.mean()) / texture.std(), 0, None)
     level = rng.uniform(0.05, 0.12) if haze is None else haze
     x = structure + level * texture / texture.mean()
@@ -48,7 +48,7 @@ def _collagen(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarra
     x, main = np.zeros(shape), rng.uniform(0, np.pi)
     for centre in _centres(rng, shape, pixel, per_um2=0.05 * density):
         _bundle(rng, x, pixel, centre, heading=main + 0.3 * rng.normal(), length=rng.uniform(8, 16), fibrils=6)
-    return gaussian_filter(x, 0.07 / pixel)
+    return scipy.ndimage.gaussian_filter(x, 0.07 / pixel)
 
 
 def _wavy(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray, density: float) -> np.ndarray:
@@ -57,14 +57,14 @@ def _wavy(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray, d
         crimp = (rng.uniform(0.25, 0.7), rng.uniform(3.0, 6.0))
         heading, length = main + 0.25 * rng.normal(), rng.uniform(9, 16)
         _bundle(rng, x, pixel, centre, heading=heading, length=length, fibrils=7, crimp=crimp)
-    return gaussian_filter(x, 0.07 / pixel)
+    return scipy.ndimage.gaussian_filter(x, 0.07 / pixel)
 
 
 def _sparse(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray, density: float) -> np.ndarray:
     x = np.zeros(shape)
     for centre in _centres(rng, shape, pixel, per_um2=0.1 * density):
         _bundle(rng, x, pixel, centre, heading=rng.uniform(0, np.pi), length=rng.uniform(0.8, 4.0), fibrils=1)
-    return gaussian_filter(x, 0.06 / pixel)
+    return scipy.ndimage.gaussian_filter(x, 0.06 / pixel)
 
 
 def _basket(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray, density: float) -> np.ndarray:
@@ -75,7 +75,7 @@ def _basket(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray,
         crossed = np.floor(turned @ centre / tile).sum() % 2
         heading = main + crossed * np.pi / 2 + 0.08 * rng.normal()
         _bundle(rng, x, pixel, centre, heading=heading, length=tile * rng.uniform(1.0, 1.6), fibrils=6)
-    return gaussian_filter(x, 0.07 / pixel)
+    return scipy.ndimage.gaussian_filter(x, 0.07 / pixel)
 
 
 def _osteon(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray, density: float) -> np.ndarray:
@@ -90,7 +90,7 @@ def _osteon(rng: np.random.Generator, shape: tuple[int, ...], pixel: np.ndarray,
                 angle = rng.uniform(0, 2 * np.pi) + np.arange(0, rng.uniform(0.8, 2.2), STEP_UM / radius)
                 ring = (radius + rng.normal(0, 0.04)) * np.stack([np.sin(angle), squeeze * np.cos(angle)], 1)
                 _plot(x, centre + ring, pixel, lamella * rng.uniform(0.5, 1.0))
-    return gaussian_filter(x, 0.07 / pixel)
+    return scipy.ndimage.gaussian_filter(x, 0.07 / pixel)
 
 
 def _plot(x: np.ndarray, points: np.ndarray, pixel: np.ndarray, brightness: float) -> None:
