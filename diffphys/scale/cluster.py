@@ -19,7 +19,7 @@ KINDS = ("none", "local", "ssh:HOST,HOST,...", "slurm", "slurm:OPTION=VALUE,..."
 DEATHS = 100  # workers that may die under one task before it is given up as the cause
 ROUND = 5.0  # seconds between two looks at the workers
 POLL = 0.05  # seconds between two looks at the tasks
-PATIENCE = "60 s"  # until a worker that does not come back is started anew
+FOREVER = "3650 days"  # dask would give lost workers up, and with them those that have just replaced them: keepers do that
 Done = Callable[[int], Any]
 
 
@@ -107,7 +107,7 @@ def connect(stack: ExitStack, cluster: str, *, workers: int, memory: int, folder
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS,
         "distributed.worker.memory.terminate": False,  # our plan keeps the limit
-        "distributed.deploy.lost-worker-timeout": slurm.FOREVER if kind_of(cluster) == "slurm" else PATIENCE,
+        "distributed.deploy.lost-worker-timeout": FOREVER,
     }
     stack.enter_context(dask.config.set(settings))
     return stack.enter_context(make_cluster(cluster, workers=workers, memory=memory, folder=folder))
@@ -131,7 +131,7 @@ def keeper(made: Any, cluster: str, *, workers: int, folder: Path, tell: Callabl
     if kind == "slurm":
         return slurm.Keeper(made, workers, logs=folder / "logs", tell=tell)
     if kind == "ssh":
-        return lambda left: made.scale(len(made.worker_spec))  # starts those that were given up
+        return ssh.Keeper(made, tell=tell)
     return lambda left: None  # a local worker has a nanny
 
 

@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 FUTILE = 5  # jobs for each worker that may end in a row without one finished task
-FOREVER = (
-    "3650 days"  # dask gives lost workers up after a while, and with them the job that has just replaced one; Keeper does it
-)
 
 
 def directives(cluster: str) -> list[str]:
@@ -75,9 +72,10 @@ def make(cluster: str, *, memory: int, logs: Path) -> Any:
     library = _library()
     logs.mkdir(parents=True, exist_ok=True)  # a job whose log has no folder ends at once
     scheduler = {"dashboard_address": ":0", **dask.config.get("jobqueue.slurm.scheduler-options")}
+    base: Any = library.SLURMCluster
     numbers = itertools.count()
 
-    class Jobs(library.SLURMCluster):
+    class Jobs(base):
         def _new_worker_name(self, _: int) -> str:
             return f"job-{next(numbers)}"  # never one of a job that is ending: Dask turns the second of a name away
 

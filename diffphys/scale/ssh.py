@@ -7,14 +7,18 @@ in must need no password (a key, an agent). The hosts have the same Python at th
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE = 30  # seconds for a connection
+CONNECT = {"connect_timeout": 30, "keepalive_interval": 30}  # seconds
+RETRY = 60.0  # seconds between two attempts to start lost workers anew
+IDLE = "300 s"  # without work: then the processes on the hosts end, should this one have been killed
 NEEDED = ("diffphys", "distributed", "zarr")
 
 
@@ -65,12 +69,12 @@ async def _fault(library: Any, host: Host, paths: Sequence[Path]) -> str | None:
     """Why a host cannot work; None if it can."""
     look = f"import importlib.util as u; print(*[n for n in {NEEDED} if u.find_spec(n) is None])"
     try:
-        async with library.connect(host.name, connect_timeout=PATIENCE, **host.options) as connection:
+        async with library.connect(host.name, **CONNECT, **host.options) as connection:
             python = await connection.run(shlex.join([sys.executable, "-c", look]))
             unseen = [p for p in paths if (await connection.run(shlex.join(["test", "-e", str(p)]))).exit_status != 0]
     except (library.Error, OSError, TimeoutError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        return f"{said[0]}; `ssh {host.name}` must log in without a question"
+        return f"{said[0]}; ssh must log in there without a question"
     if python.exit_status != 0:
         return f"{sys.executable} does not run there; expected the same Python at the same path"
     if python.stdout.strip():
@@ -86,10 +90,41 @@ def make(cluster: str, *, workers: int) -> Any:
     places = [found[0], *(found[i % len(found)] for i in range(workers))]
     return distributed.SSHCluster(
         [host.name for host in places],
-        connect_options=[{"connect_timeout": PATIENCE, **host.options} for host in places],
+        connect_options=[{**CONNECT, **host.options} for host in places],
+        worker_class="distributed.Worker",  # without a nanny, for Keeper looks after it
         worker_options={"nthreads": 1, "memory_limit": 0},  # our plan keeps the limit
-        scheduler_options={"dashboard_address": ":0"},
+        scheduler_options={"dashboard_address": ":0", "idle_timeout": IDLE},
+        silence_logs="error",
     )
+
+
+class Keeper:
+    """Starts workers anew whose process ended or whose host was lost; to be called every few seconds.
+
+    Dask's ssh cluster does not: it knows its workers by name, and they register under their address.
+
+    Args:
+        cluster: as `make` returns it.
+        tell: called with a line for every worker that is started anew.
+    """
+
+    def __init__(self, cluster: Any, *, tell: Callable[[str], Any]) -> None:
+        self.cluster, self.tell, self.tried = cluster, tell, -math.inf
+
+    def __call__(self, left: int) -> None:
+        """Replace those that are gone, at most once in RETRY seconds: a host may be away for long."""
+        gone = [name for name, worker in dict(self.cluster.workers).items() if _ended(worker.proc)]
+        if not gone or time.monotonic() - self.tried < RETRY:
+            return
+        self.tried = time.monotonic()
+        for name in gone:
+            self.tell(f"the worker on {self.cluster.workers.pop(name).address} ended; starting another one")
+        self.cluster.scale(len(self.cluster.worker_spec))
+
+
+def _ended(process: Any) -> bool:
+    """Whether a remote process (None: it could not be started) is over."""
+    return process is None or process.returncode is not None or process.is_closing()
 
 
 def _library() -> Any:
