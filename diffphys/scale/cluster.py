@@ -83,18 +83,26 @@ def compute(
         client = stack.enter_context(_library()[1].Client(made))
         futures = [client.submit(run_task, place, task, pure=False, key=f"tile-{task}") for task in tasks]
         look = keeper(made, cluster, workers=min(workers, len(futures)), folder=Path(place), tell=tell)
-        for future in finished(futures, look):
-            done(future.result())
-            future.release()
+        for task in finished(futures, look):
+            done(task)
 
 
-def finished(futures: Sequence[Any], look: Callable[[int], Any]) -> Iterator[Any]:
-    """The futures as they finish; every ROUND seconds `look` is called with how many are left."""
+def finished(futures: Sequence[Any], look: Callable[[int], Any]) -> Iterator[int]:
+    """The tasks as they finish; every ROUND seconds `look` is called with how many are left.
+
+    Results are fetched beside this loop: one lies with its worker until then, and if that dies is awaited from a new one, which
+    `look` brings.
+    """
     from distributed import as_completed
 
-    coming, looked = as_completed(futures), time.monotonic()
+    coming, looked = as_completed(futures, with_results=True), time.monotonic()
     while not coming.is_empty():
-        yield from coming.next_batch(block=False)
+        while coming.has_ready():
+            future, task = next(coming)
+            if future.cancelled():
+                raise ValueError("Dask's scheduler is lost; finished tiles are kept: repeat the command to go on")
+            future.release()
+            yield task
         if time.monotonic() - looked > ROUND:
             look(coming.count())
             looked = time.monotonic()

@@ -101,6 +101,8 @@ class Keeper:
 
     def __call__(self, left: int) -> None:
         """Replace the jobs that ended; `left` tasks are to be done. ValueError when job after job ends and no task does."""
+        from distributed.core import Status
+
         known = {name: job.job_id for name, job in dict(self.cluster.workers).items()}
         listed = queue()
         if listed is None:
@@ -110,8 +112,8 @@ class Keeper:
         for name, number in known.items():
             if number not in listed:
                 self.ended.append(number)
-                self.cluster.workers.pop(name, None)
                 self.cluster.worker_spec.pop(name, None)
+                self.cluster.workers.pop(name).status = Status.closed
             elif listed[number] not in self.told and listed[number]:
                 self.told.add(listed[number])
                 self.tell(f"Slurm job {number} waits: {listed[number]}")

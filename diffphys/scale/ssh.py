@@ -113,12 +113,15 @@ class Keeper:
 
     def __call__(self, left: int) -> None:
         """Replace those that are gone, at most once in RETRY seconds: a host may be away for long."""
+        from distributed.core import Status
+
         gone = [name for name, worker in dict(self.cluster.workers).items() if _ended(worker.proc)]
         if not gone or time.monotonic() - self.tried < RETRY:
             return
         self.tried = time.monotonic()
-        for name in gone:
-            self.tell(f"the worker on {self.cluster.workers.pop(name).address} ended; starting another one")
+        for worker in map(self.cluster.workers.pop, gone):
+            worker.status = Status.closed
+            self.tell(f"the worker on {worker.address} ended; starting another one")
         self.cluster.scale(len(self.cluster.worker_spec))
 
 
