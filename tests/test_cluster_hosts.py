@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
 import platform
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import psutil
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from scipy import ndimage
 from test_volumes import OPTICS, Silent, write_volume
 
 import diffphys
 from diffphys.io import omezarr, optics_file
-from diffphys.scale import cluster, slurm, ssh, volume
+from diffphys.scale import cluster, job, slurm, ssh, volume
 
-SHAPE, TILE = (24, 32, 32), (4, 16, 16)  # 24 tiles
+SHAPE, TILE, TILES = (24, 32, 32), (6, 16, 32), 8
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 START = 40.0  # seconds that a daemon may take
 
@@ -90,9 +91,17 @@ def answers(port):
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory):
-    """Workers import this package, keep compiled programs where the next one finds them, and are looked after often."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
+    """Workers import this package, share compiled programs with this process, and are looked after often."""
+    programs = str(tmp_path_factory.mktemp("xla"))
+    shared = {"jax_compilation_cache_dir": programs, "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in shared}
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        for name, value in shared.items():
+            jax.config.update(name, value)
+            stack.callback(jax.config.update, name, before[name])
+        stack.callback(compilation_cache.reset_cache)
+        compilation_cache.reset_cache()  # otherwise the first program has decided that there is none
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", programs)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path(diffphys.__file__).parents[1]))
@@ -102,45 +111,59 @@ def surroundings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Folder with a volume and the same volume restored in this process."""
+    """Folder with a volume and the same volume restored in this process; the record of that."""
     folder, rng = tmp_path_factory.mktemp("hosts"), np.random.default_rng(0)
     light = ndimage.gaussian_filter((rng.random(SHAPE) < 0.01) * rng.random(SHAPE), (0.9, 1.2, 1.2))
     write_volume(folder / "in.zarr", rng.poisson(3 + 150 * light / light.max()))
-    restored(folder, "whole.zarr")
-    return folder
+    return folder, restored(folder, "whole.zarr")
 
 
 def restored(folder, name, tell=lambda line: None, **asked):
-    """The record of the volume's restoration by four iterations of Richardson-Lucy."""
+    """The record of the volume's restoration by a hundred iterations of Richardson-Lucy."""
     request = volume.Request(
         source=folder / "in.zarr", optics=optics_file.parse(OPTICS, name="optics.yaml"), spec={"z_step": 0.0},
-        options={"iterations": 4}, tile=TILE, budget=2 * 2**30, **asked,
+        options={"iterations": 100, "stopping": "fixed"}, tile=TILE, budget=2 * 2**30, **asked,
     )  # fmt: skip
     return volume.restore(request, folder / name, progress=lambda title: Silent(), tell=tell)
 
 
+def planned(home, name):
+    """The working folder of an output, planned as the one that is known already; returns the folder around it."""
+    folder, record = home
+    working = job.Folder.of(folder / name)
+    with working.locked():
+        job.start(working, {part: value for part, value in record.items() if part != "tiles"})
+    return folder
+
+
 def after_the_first_tile(folder, name, act):
-    """`act(process)` in a thread as soon as a worker has finished a tile."""
+    """`act()` in a thread as soon as a worker has finished a tile."""
     tiles = folder / f"{name}.part" / "tiles"
 
     def watch():
-        end = time.monotonic() + 200
-        while not (found := list(tiles.glob("*.json"))) and time.monotonic() < end:
-            time.sleep(0.02)
-        act(json.loads(found[0].read_text())["process"])
+        if wait_for(lambda: any(tiles.glob("*.json")), 200, every=0.01):
+            act()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
 
 
-def assert_finished_by_two_workers(folder, name, record):
-    assert [t["task"] for t in record["tiles"]] == list(range(24))
-    processes = {t["process"] for t in record["tiles"]}
-    assert len(processes) == 2 and os.getpid() not in processes  # the one that died and the one in its place
+def wait_for(condition, seconds, every=0.1):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(every)
+    return condition()
+
+
+def processes_of_the_same_image(folder, name, record):
+    """Which processes computed it; asserts that it is the one of this process, bit for bit."""
     whole, found = (omezarr.open_volume(folder / n).array[:] for n in ("whole.zarr", name))
     np.testing.assert_array_equal(found, whole)
-    assert not (folder / f"{name}.part").exists()
+    assert [t["task"] for t in record["tiles"]] == list(range(TILES)) and not (folder / f"{name}.part").exists()
+    processes = {t["process"] for t in record["tiles"]}
+    assert os.getpid() not in processes
+    return processes
 
 
 # Slurm
@@ -224,25 +247,18 @@ def queued():
     return said("squeue", "-h", "-o", "%i").split()
 
 
-def wait_for(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.1)
-    return condition()
-
-
 def test_a_cancelled_slurm_job_is_replaced_and_the_image_is_the_same(home, slurm_node):
-    cancelled = []
+    folder, cancelled = planned(home, "slurm.zarr"), []
 
-    def cancel(_):
+    def cancel():
         cancelled.extend(queued())
         subprocess.run([program("scancel"), *cancelled], check=True)
 
-    thread = after_the_first_tile(home, "slurm.zarr", cancel)
-    record = restored(home, "slurm.zarr", cluster="slurm:partition=short,time=00:10:00", workers=1)
+    thread = after_the_first_tile(folder, "slurm.zarr", cancel)
+    record = restored(folder, "slurm.zarr", cluster="slurm:partition=short,time=00:10:00", workers=1)
     thread.join()
     assert len(cancelled) == 1
-    assert_finished_by_two_workers(home, "slurm.zarr", record)
+    assert len(processes_of_the_same_image(folder, "slurm.zarr", record)) == 2  # the cancelled one and the one in its place
     assert wait_for(lambda: not queued(), 20)  # no job outlives the command
 
 
@@ -253,16 +269,17 @@ def test_what_slurm_refuses_is_said_before_the_work(home, slurm_node):
         ("no", "has 'no'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            restored(home, "refused.zarr", cluster=f"slurm:{asked}")
-    assert not (home / "refused.zarr.part").exists()
+            restored(home[0], "refused.zarr", cluster=f"slurm:{asked}")
+    assert not (home[0] / "refused.zarr.part").exists()
 
 
 def test_jobs_that_only_die_end_the_run_with_their_last_words(home, slurm_node, monkeypatch):
     import dask
 
     monkeypatch.setattr(slurm, "FUTILE", 2)
+    folder = planned(home, "futile.zarr")
     with dask.config.set({"jobqueue.slurm.python": "/nowhere/python"}), pytest.raises(ValueError) as told:
-        restored(home, "futile.zarr", cluster="slurm")
+        restored(folder, "futile.zarr", cluster="slurm")
     assert "2 Slurm jobs ended" in str(told.value) and "/nowhere/python: No such file" in str(told.value)
 
 
@@ -271,7 +288,7 @@ def test_jobs_that_only_die_end_the_run_with_their_last_words(home, slurm_node, 
 
 @pytest.fixture(scope="module")
 def ssh_host(tmp_path_factory):
-    """USER@HOST:PORT of an sshd that lets a throw-away key in; HOME holds that key."""
+    """USER@HOST:PORT of an sshd that lets a throw-away key in, and its process; HOME holds that key."""
     pytest.importorskip("asyncssh", reason="asyncssh is not installed: pip install 'diffphys[cluster]'")
     if program("sshd") is None or program("ssh-keygen") is None:
         pytest.skip("OpenSSH's server is not installed: no sshd")
@@ -298,7 +315,7 @@ SetEnv {" ".join(f"{n}={os.environ[n]}" for n in passed)}
         try:
             daemons.start("sshd", "-D", "-e", "-f", folder / "sshd_config")
             daemons.await_("sshd", lambda: answers(port))
-            yield f"{getpass.getuser()}@localhost:{port}"
+            yield f"{getpass.getuser()}@localhost:{port}", daemons.running[0].pid
         finally:
             daemons.stop()
 
@@ -321,28 +338,38 @@ def privilege_separation():
             place.rmdir()
 
 
-def test_a_killed_ssh_worker_is_replaced_and_the_image_is_the_same(home, ssh_host):
-    lines = []
-    thread = after_the_first_tile(home, "ssh.zarr", lambda process: os.kill(process, signal.SIGKILL))
-    record = restored(home, "ssh.zarr", tell=lines.append, cluster=f"ssh:{ssh_host}", workers=1)
-    thread.join()
-    assert_finished_by_two_workers(home, "ssh.zarr", record)
-    assert "the worker on localhost ended; starting another one" in lines
+def test_a_killed_ssh_worker_is_replaced_and_the_image_is_the_same(home, ssh_host, monkeypatch):
+    address, sshd = ssh_host
+    folder, lines, killed, make = planned(home, "ssh.zarr"), [], [], cluster.make_cluster
+
+    def murderous(*arguments, **options):
+        made = make(*arguments, **options)
+        workers = [p for p in psutil.Process(sshd).children(recursive=True) if "tcp://" in " ".join(p.cmdline())]
+        for worker in workers:
+            worker.kill()
+        killed.extend(p.pid for p in workers)
+        return made
+
+    monkeypatch.setattr(cluster, "make_cluster", murderous)
+    record = restored(folder, "ssh.zarr", tell=lines.append, cluster=f"ssh:{address}", workers=1)
+    assert killed and lines.count("the worker on localhost ended; starting another one") == 1
+    assert not processes_of_the_same_image(folder, "ssh.zarr", record) & set(killed)
 
 
 def test_what_ssh_cannot_do_is_said_before_the_work(home, ssh_host, tmp_path, monkeypatch):
-    port = ssh_host.rpartition(":")[2]
+    folder, (address, _) = home[0], ssh_host
+    port = address.rpartition(":")[2]
     cases = [
         (f"nobody-here@localhost:{port}", "Permission denied for user nobody-here"),
         (f"localhost:{free_port()}", "Connect call failed"),
-        (f"{ssh_host},{ssh_host}", "--workers is 1 for 2 hosts"),
+        (f"{address},{address}", "--workers is 1 for 2 hosts"),
         ("a b", "has the host 'a b'"),
     ]
     for hosts, message in cases:
         with pytest.raises(ValueError, match=message):
-            restored(home, "refused.zarr", cluster=f"ssh:{hosts}")
+            restored(folder, "refused.zarr", cluster=f"ssh:{hosts}")
     with pytest.raises(ValueError, match="nowhere is not there"):
-        ssh.expect(f"ssh:{ssh_host}", workers=1, paths=[tmp_path / "nowhere"])
+        ssh.expect(f"ssh:{address}", workers=1, paths=[tmp_path / "nowhere"])
     monkeypatch.setenv("HOME", str(tmp_path))  # without known_hosts
     with pytest.raises(ValueError, match="Host key is not trusted"):
-        restored(home, "refused.zarr", cluster=f"ssh:{ssh_host}")
+        restored(folder, "refused.zarr", cluster=f"ssh:{address}")

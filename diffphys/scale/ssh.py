@@ -121,6 +121,8 @@ class Keeper:
         self.tried = time.monotonic()
         for worker in map(self.cluster.workers.pop, gone):
             worker.status = Status.closed
+            if worker.connection is not None:
+                self.cluster.loop.add_callback(worker.connection.close)
             self.tell(f"the worker on {worker.address} ended; starting another one")
         self.cluster.scale(len(self.cluster.worker_spec))
 
