@@ -11,6 +11,7 @@ import itertools
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def options(cluster: str, *, memory: int, logs: Path) -> dict[str, Any]:
         "processes": 1,
         "memory": f"{memory}B",
         "nanny": False,
+        "python": f"exec {held['python'] or sys.executable}",  # in the shell's place: Slurm's signals reach the worker
         "job_name": "diffphys",
         "worker_extra_args": [*held["worker-extra-args"], "--memory-limit", "0"],  # Slurm and our plan keep it
         "job_extra_directives": [f'--output="{logs}/%j.log"', *held["job-extra-directives"], *directives(cluster)],
