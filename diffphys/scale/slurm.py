@@ -142,7 +142,7 @@ def queue() -> dict[str, str] | None:
     if asked.returncode != 0:
         return None
     rows = [line.split(maxsplit=2) for line in asked.stdout.splitlines() if line.strip()]
-    return {row[0]: row[2] if row[1] == "PENDING" else "" for row in rows}
+    return {row[0]: row[2] if row[1] == "PENDING" and row[2] != "None" else "" for row in rows}
 
 
 def _library() -> Any:
