@@ -263,7 +263,7 @@ def queued():
     return said("squeue", "-h", "-o", "%i").split()
 
 
-def test_a_cancelled_slurm_job_is_replaced_and_the_image_is_the_same(home, slurm_node):
+def test_a_cancelled_slurm_job_is_replaced_and_the_image_is_the_same(slurm_node, home):
     folder, cancelled = planned(home, "slurm.zarr"), []
 
     def cancel():
@@ -278,7 +278,7 @@ def test_a_cancelled_slurm_job_is_replaced_and_the_image_is_the_same(home, slurm
     assert wait_for(lambda: not queued(), 20)  # no job outlives the command
 
 
-def test_what_slurm_refuses_is_said_before_the_work(home, slurm_node):
+def test_what_slurm_refuses_is_said_before_the_work(slurm_node, home):
     for asked, message in [
         ("partition=nowhere", "invalid partition"),
         ("cpus-per-task=99", "not available"),
@@ -289,7 +289,7 @@ def test_what_slurm_refuses_is_said_before_the_work(home, slurm_node):
     assert not (home[0] / "refused.zarr.part").exists()
 
 
-def test_jobs_that_only_die_end_the_run_with_their_last_words(home, slurm_node, monkeypatch):
+def test_jobs_that_only_die_end_the_run_with_their_last_words(slurm_node, home, monkeypatch):
     import dask
 
     monkeypatch.setattr(slurm, "FUTILE", 2)
@@ -355,7 +355,7 @@ def privilege_separation():
             place.rmdir()
 
 
-def test_a_killed_ssh_worker_is_replaced_and_the_image_is_the_same(home, ssh_host, monkeypatch):
+def test_a_killed_ssh_worker_is_replaced_and_the_image_is_the_same(ssh_host, home, monkeypatch):
     address, sshd = ssh_host
     folder, lines, killed, make = planned(home, "ssh.zarr"), [], [], cluster.make_cluster
 
@@ -373,7 +373,7 @@ def test_a_killed_ssh_worker_is_replaced_and_the_image_is_the_same(home, ssh_hos
     assert not processes_of_the_same_image(folder, "ssh.zarr", record) & set(killed)
 
 
-def test_what_ssh_cannot_do_is_said_before_the_work(home, ssh_host, tmp_path, monkeypatch):
+def test_what_ssh_cannot_do_is_said_before_the_work(ssh_host, home, tmp_path, monkeypatch):
     folder, (address, _) = home[0], ssh_host
     port = address.rpartition(":")[2]
     cases = [
