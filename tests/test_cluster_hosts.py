@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -183,6 +184,19 @@ def processes_of_the_same_image(folder, name, record):
 
 
 # Slurm
+
+
+def test_ctrl_c_stays_an_interruption_where_slurm_is_used():
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import signal; from diffphys.scale import slurm; slurm._library(); signal.raise_signal(signal.SIGINT)",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode != 0 and "KeyboardInterrupt" in told.stderr
 
 
 @pytest.fixture(scope="module")

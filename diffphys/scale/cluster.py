@@ -81,28 +81,28 @@ def compute(
     with ExitStack() as stack:
         made = connect(stack, cluster, workers=workers, memory=memory, folder=Path(place))
         client = stack.enter_context(_library()[1].Client(made))
-        futures = [client.submit(run_task, place, task, pure=False, key=f"tile-{task}") for task in tasks]
+        futures = {client.submit(run_task, place, task, pure=False, key=f"tile-{task}"): task for task in tasks}
         look = keeper(made, cluster, workers=min(workers, len(futures)), folder=Path(place), tell=tell)
-        for task in finished(futures, look):
-            done(task)
+        for future in finished(futures, look):
+            done(futures[future])
 
 
-def finished(futures: Sequence[Any], look: Callable[[int], Any]) -> Iterator[int]:
-    """The tasks as they finish; every ROUND seconds `look` is called with how many are left.
+def finished(futures: Iterable[Any], look: Callable[[int], Any]) -> Iterator[Any]:
+    """The futures as they finish; every ROUND seconds `look` is called with how many are left.
 
-    Results are fetched beside this loop: one lies with its worker until then, and if that dies is awaited from a new one, which
-    `look` brings.
+    No result is fetched: it would lie with its worker, and wait for a new one if that has died since.
     """
     from distributed import as_completed
 
-    coming, looked = as_completed(futures, with_results=True), time.monotonic()
+    coming, looked = as_completed(futures), time.monotonic()
     while not coming.is_empty():
-        while coming.has_ready():
-            future, task = next(coming)
+        for future in coming.next_batch(block=False):
             if future.cancelled():
                 raise ValueError("Dask's scheduler is lost; finished tiles are kept: repeat the command to go on")
+            if future.status == "error":
+                future.result()  # raises
+            yield future
             future.release()
-            yield task
         if time.monotonic() - looked > ROUND:
             look(coming.count())
             looked = time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,8 +147,11 @@ def queue() -> dict[str, str] | None:
 
 
 def _library() -> Any:
+    heeding = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
     except ImportError:
         raise ValueError("--cluster slurm needs dask-jobqueue: pip install 'diffphys[cluster]'") from None
+    if signal.getsignal(signal.SIGINT) is not heeding:  # its import makes Ctrl-C an exit with success
+        signal.signal(signal.SIGINT, heeding)
     return dask_jobqueue
