@@ -23,7 +23,7 @@ from diffphys.cli import main
 from diffphys.io import omezarr, optics_file
 from diffphys.noise import Detector
 from diffphys.reconstruct import METHODS, problem_of
-from diffphys.scale import cluster, job, plan, volume
+from diffphys.scale import cluster, job, plan, slurm, volume
 from diffphys.scale.settle import settle
 from diffphys.scale.solve import Solver
 from diffphys.scale.tiles import cut, halo_of, halves
@@ -277,12 +277,14 @@ def murderous(make, killed):
     return made
 
 
-def test_slurm_jobs_ask_for_what_the_plan_says():
-    made = cluster.slurm(memory=6 * 2**30, queue="short", walltime="01:00:00")
+def test_slurm_jobs_ask_for_what_the_plan_and_the_user_say(tmp_path):
+    made = slurm.make("slurm:partition=short,time=01:00:00,nodelist=a,b", memory=6 * 2**30, logs=tmp_path / "logs")
     script = made.job_script()
     made.close()
-    for line in ("#SBATCH -n 1", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=6G", "#SBATCH -p short", "--nthreads 1"):
-        assert line in script, script
+    stated = ("--partition=short", "--time=01:00:00", "--nodelist=a,b", f'--output="{tmp_path}/logs/%j.log"')
+    for line in ("-n 1", "--cpus-per-task=1", "--mem=6G", *stated):
+        assert f"#SBATCH {line}\n" in script, script
+    assert "--nthreads 1" in script and sys.executable in script and (tmp_path / "logs").is_dir()
 
 
 def test_the_plan_keeps_its_budget_and_says_when_it_cannot():
@@ -304,6 +306,7 @@ def test_the_plan_keeps_its_budget_and_says_when_it_cannot():
         (["-o", "out.zarr", "--method", "pnp_fista"], "not available for volumes"),
         (["-o", "out.zarr", "--channel", "1"], "0 channels"),
         (["-o", "out.zarr", "--cluster", "cloud"], "--cluster is"),
+        (["-o", "out.zarr", "--cluster", "slurm"], "needs --memory"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(home, monkeypatch, capfd, arguments, message):

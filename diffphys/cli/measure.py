@@ -23,9 +23,11 @@ Option = Annotated[
 PointSource = Annotated[bool, typer.Option("--point-source", help="The image is of one point: fit the PSF model to it.")]
 Shared = Annotated[bool, typer.Option("--shared", help="Folder: one spec for all its stacks.")]
 Together = Annotated[int, typer.Option("--together", min=1, help="Folder: stacks at a time; more need more memory.")]
-Memory = Annotated[str | None, typer.Option("--memory", help="Volumes (.zarr): what may be used, e.g. 6GiB.")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", help="Volumes (.zarr): what a machine (slurm: a job) may use, e.g. 6GiB.")
+]
 TileSize = Annotated[str | None, typer.Option("--tile", metavar="Z Y X", help="Volumes: tile instead of the plan's.")]
-Cluster = Annotated[str, typer.Option("--cluster", help="Volumes: none, local, ssh:HOST,HOST,... or slurm.")]
+Cluster = Annotated[str, typer.Option("--cluster", help="Volumes: none, local, ssh:HOST,HOST,... or slurm:partition=NAME,...")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Volumes: processes of the cluster.")]
 
 Zernike = Annotated[

@@ -3,6 +3,7 @@
     plan.json        everything a worker needs, and the request that it answers
     image.zarr       the image, filled tile by tile
     tiles/N.json     task N is finished: written after its voxels, whole or not at all
+    logs/            what Slurm jobs printed
 
 A task writes whole chunks that no other task touches, so running one twice does no harm. When all are finished the image takes
 its place as OUT.zarr and the folder goes.
@@ -152,4 +153,5 @@ def finish(folder: Folder, output: Path) -> None:
     if output.exists():
         shutil.rmtree(output)
     os.replace(folder.image, output)
-    shutil.rmtree(folder.path)
+    (folder.path / "plan.json").unlink()  # first: what may remain is no plan
+    shutil.rmtree(folder.path, ignore_errors=True)  # a job that was just cancelled may still write its log

@@ -41,7 +41,7 @@ class Request:
         voxel_um: (z, y, x) instead of the file's.
         seed: of everything random.
         tile: core of a tile (z, y, x); None: by the memory.
-        budget: bytes for all workers of one machine together (ssh, slurm: for each worker).
+        budget: bytes for all workers of one machine together; slurm: for each job.
         cluster, workers: see `scale.cluster`.
     """
 
@@ -68,7 +68,7 @@ class Request:
     def each(self) -> int:
         """Bytes of one worker."""
         total = memory.available() if self.budget is None else self.budget
-        return total // self.workers if self.cluster == "local" else total
+        return total // machines.on_one_machine(self.cluster, self.workers)
 
 
 def restore(
@@ -87,9 +87,11 @@ def restore(
         ValueError: input, request or memory do not do; one line.
     """
     memory.return_freed()
-    machines.expect(request.cluster)
+    machines.kind_of(request.cluster)
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another --output, or add --overwrite")
+    paths = (request.source.resolve(), output.absolute().parent)
+    machines.expect(request.cluster, workers=request.workers, memory=request.budget, paths=paths)
     folder = job.Folder.of(output)
     with folder.locked():
         plan = _resumed(folder, request, overwrite)
@@ -136,7 +138,15 @@ def compute(folder: job.Folder, request: Request, *, progress: Any, tell: Callab
             count[0] += 1
             update(count[0] / work.tasks, f"{count[0]} of {work.tasks} tiles")
 
-        machines.compute(folder.path, todo, cluster=request.cluster, workers=request.workers, memory=request.each, done=done)
+        machines.compute(
+            folder.path,
+            todo,
+            cluster=request.cluster,
+            workers=request.workers,
+            memory=request.each,
+            done=done,
+            tell=tell,
+        )
 
 
 def prepare(request: Request, *, name: str, progress: Any, tell: Callable[[str], Any]) -> dict[str, Any]:
