@@ -86,7 +86,8 @@ class FromPsf:
         """One PSF per frame, no weights, the modulation."""
         psfs = self._frames(self.psf(spec, geometry=geometry), geometry)
         ones = jnp.ones((1,) * psfs.ndim, psfs.dtype)
-        return Transfer(psfs[:, None], ones, self.modulation(spec, geometry=geometry))
+        gain = self.modulation(spec, geometry=geometry)
+        return Transfer(psfs[:, None], ones, jnp.broadcast_to(gain, (len(psfs), *gain.shape[1:])))
 
     def forward(self, spec: Any, x: Array, *, geometry: Any) -> Array:
         """Noiseless signal of the recorded field.

@@ -88,6 +88,7 @@ class Operator:
         inside = tuple(slice(0, s) for s in self.specimen)
         return jnp.sum(self.weights * back[(..., *inside)], axis=0)
 
+    @partial(jax.jit, static_argnames="iterations")
     def norm(self, *, iterations: int = 20) -> Array:
         """Largest singular value, estimated from above: power iteration from a flat specimen plus 2 %.
 

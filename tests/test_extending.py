@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def definitions(page, last):
     code = blocks(page)
     upto = next(i for i, text in enumerate(code) if last in text)
     return "\n".join(re.sub(r"^diffphys\.register_.*$", "", text, flags=re.MULTILINE) for text in code[: upto + 1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compiled with fewer optimisations, which cost more than they gain on arrays this small."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
@@ -112,20 +121,24 @@ def test_the_method_solves_non_negative_least_squares(page):
         assert -1e-3 < gap <= 2 * np.linalg.norm(matrix, 2) ** 2 * np.sum(best**2) / (steps + 1) ** 2
 
 
+def restored_flat(y, method, **options):
+    """`reconstruct` with a flat PSF of nine voxels."""
+    detector, psf = diffphys.Detector(background=1.0), np.ones((3, 3))
+    return reconstruct(y, None, None, geometry=None, detector=detector, psf=psf, margin=0, method=method, **options)
+
+
 def test_the_method_keeps_the_contract_of_all_methods(page):
-    y = np.zeros((2, 24, 20))
-    y[:, 5, 5] = 1e6
-    geometry = diffphys.shg.Geometry(shape=(24, 20))
-    arguments = {"geometry": geometry, "detector": diffphys.Detector(background=1.0), "method": "landweber"}
-    spec = diffphys.shg.nominal(geometry)
-    extreme = reconstruct(y, "shg", spec, **arguments)
-    assert np.isfinite(extreme.image).all() and np.isfinite(extreme.curve).all()
-    stopped = reconstruct(y, "shg", spec, callback=lambda *_: False, **arguments)
+    y = np.zeros((10, 10))
+    for y[5, 5] in (0.0, 1e-3, 1e6):
+        extreme = restored_flat(y, "landweber")
+        assert np.isfinite(extreme.image).all() and np.isfinite(extreme.curve).all()
+        assert extreme.status in (Status.CONVERGED, Status.OUT_OF_STEPS)
+    stopped = restored_flat(y, "landweber", callback=lambda *_: False)
     assert stopped.status == Status.INTERRUPTED and stopped.iterations == 10
     with pytest.raises(ValueError, match=r"no option 'iteration'.*did you mean 'iterations'"):
-        reconstruct(y, "shg", spec, iteration=3, **arguments)
+        restored_flat(y, "landweber", iteration=3)
     with pytest.raises(ValueError, match="expected at least 1"):
-        reconstruct(y, "shg", spec, iterations=0, **arguments)
+        restored_flat(y, "landweber", iterations=0)
 
 
 def good(problem, *, iterations=3, callback=None):
@@ -169,16 +182,14 @@ def test_a_taken_name_is_refused():
     ("made", "reason"),
     [
         (lambda problem: problem.photons, "expected a diffphys.reconstruct.Solution"),
-        (lambda problem: Solution(problem.photons[0], Status.CONVERGED, 0, np.zeros(1), ""), "expected the specimen"),
+        (lambda problem: Solution(problem.photons[:5], Status.CONVERGED, 0, np.zeros(1), ""), "expected the specimen"),
     ],
 )
 def test_a_result_that_is_no_solution_is_refused(made, reason):
     register_method("stranger", lambda problem, *, callback=None: made(problem))
-    geometry = diffphys.shg.Geometry(shape=(16, 16))
     try:
         with pytest.raises(ValueError, match=reason):
-            nominal, detector = diffphys.shg.nominal(geometry), diffphys.Detector()
-            reconstruct(np.ones((2, 16, 16)), "shg", nominal, geometry=geometry, detector=detector, method="stranger")
+            restored_flat(np.ones((10, 10)), "stranger")
     finally:
         unregister_method("stranger")
 
@@ -194,16 +205,7 @@ def test_an_installed_package_offers_its_method(installed_package):
     try:
         options = _method_options("Their-Landweber", ["goal=0.5"], iterations=7, seed=0)
         assert options == {"iterations": 7, "goal": 0.5} and "their_methods" in sys.modules
-        restored = reconstruct(
-            np.ones((8, 8)),
-            None,
-            None,
-            geometry=None,
-            detector=diffphys.Detector(),
-            psf=np.ones((3, 3)),
-            method="their landweber",
-        )
-        assert restored.image.shape == (8, 8)
+        assert restored_flat(np.ones((10, 10)), "their landweber").image.shape == (10, 10)
     finally:
         unregister_method("their_landweber")
 
@@ -263,6 +265,8 @@ def test_what_is_no_modality_is_refused():
             resolve("bare").check_ranges({"width": (0.05, 0.3)}, None)
         with pytest.raises(NotImplementedError, match="'bare' has no psf"):
             resolve("bare").psf(resolve("bare").nominal(), geometry=diffphys.shg.Geometry())
+        with pytest.raises(ValueError, match=r"expected axes \['y', 'x'\]"):
+            resolve("bare").forward(None, jnp.ones((2, 8, 8)), geometry=diffphys.shg.Geometry(shape=(8, 8)))
         with pytest.raises(ValueError, match="draws no specimens"):
             diffphys.identify("bare", geometry=diffphys.shg.Geometry())
     finally:
@@ -272,15 +276,12 @@ def test_what_is_no_modality_is_refused():
     assert set(types._MODALITIES) >= {"confocal_3d", "shg"} and "bare" not in types._MODALITIES
 
 
+# Of tests/test_contract.py; unit sums and the adjoint are checked by the page itself, the graph of primitives below.
 CONTRACT = {
     "test_modality_offers_the_protocol": (),
     "test_every_parameter_has_a_right_gradient": (None,),
-    "test_adjoint_dot_product": (None, True, jnp.float64),
-    "test_forward_applies_the_transfer": (None,),
-    "test_double_precision_stays_double": (None,),
     "test_otf_quadrant_is_the_fourier_transform_of_the_psf": (None, 1, 2),
     "test_ranges_starts_and_blocks": (),
-    "test_wrong_axes_are_refused": (),
 }
 
 
@@ -288,7 +289,6 @@ def follow():
     """In a process of its own: the modality page top to bottom, then the contract of the siblings; what came out, as JSON."""
     import traceback
 
-    import jax
     import test_contract
 
     from diffphys.primitives import graph

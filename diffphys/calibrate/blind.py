@@ -132,7 +132,9 @@ def checked(y: Any, modality: Modality, geometry: Any) -> np.ndarray:
     """The counts as an array; ValueError in one line where they cannot be calibrated with."""
     y = np.asarray(y)
     field = tuple(geometry.shape)
-    expected = measurement_shape(modality, modality.nominal(geometry), geometry=geometry)
+    small = modality.block(geometry, (8,) * len(field))  # as many frames, and next to nothing to trace
+    frames = measurement_shape(modality, modality.nominal(geometry), geometry=small)[: -len(field)]
+    expected = (*frames, *field)
     if y.shape != expected:
         raise ValueError(f"y has shape {y.shape}; expected {expected} as the {modality.NAME} geometry says")
     if not np.isfinite(y).all():
