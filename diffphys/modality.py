@@ -13,6 +13,7 @@ those that the instrument knows better. A modality whose blur varies over the fi
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping, Sequence
 from dataclasses import make_dataclass, replace
 from functools import lru_cache
@@ -27,7 +28,7 @@ from diffphys.operator import assemble
 from diffphys.primitives.convolve import otf
 from diffphys.primitives.graph import Graph, compose, node
 from diffphys.spec import Field, names, parse
-from diffphys.types import Array, Transfer
+from diffphys.types import Array, Transfer, known, resolve
 
 STARTS = 15
 INSIDE = 0.05  # share of a range that the starts keep off its ends
@@ -50,6 +51,12 @@ class FromPsf:
     Geometry: Any
     MODULATION_FIELDS: ClassVar[tuple[str, ...]] = ()
     TRADE_OFF: ClassVar[tuple[str, ...]] = ()
+
+    def __reduce__(self) -> Any:
+        """To copies and other processes a registered modality goes by its name, so that the copy is the original."""
+        if known(self):
+            return resolve, (self.NAME,)
+        return copyreg.__newobj__, (type(self),), vars(self)  # type: ignore[attr-defined]
 
     @property
     def Spec(self) -> Any:

@@ -193,8 +193,7 @@ def register_modality(modality: Modality, *, replace: bool = False) -> None:
     name, table = modality.NAME, [field.name for field in modality.FIELDS]
     if table != [field.name for field in fields(modality.Spec)]:
         raise ValueError(f"modality {name!r}: Spec has other fields than the table FIELDS, which names {table}")
-    known = _MODALITIES.get(name, modality)
-    if known is not modality and (name in _OWN or not replace):
+    if _MODALITIES.get(name, modality) is not modality and (name in _OWN or not replace):
         how = "it is the package's own" if name in _OWN else "pass replace=True to replace it"
         raise ValueError(f"modality name {name!r} is taken: {how}; or choose another NAME")
     _MODALITIES[name] = modality
@@ -207,14 +206,19 @@ def unregister_modality(name: str) -> None:
     _MODALITIES.pop(name, None)
 
 
+def known(modality: Any) -> bool:
+    """Whether this very object is registered under its NAME."""
+    return _MODALITIES.get(modality.NAME) is modality
+
+
 def resolve(modality: Modality | str) -> Modality:
     """The modality itself, from it or from its name (`confocal_3d`, `shg`, one registered or of an installed package)."""
     if not isinstance(modality, str):
         return modality
     if modality not in _MODALITIES:
         if (found := installed.load(installed.MODALITIES, modality)) is None:
-            known = sorted({*_MODALITIES, *installed.names(installed.MODALITIES)})
-            raise ValueError(f"modality is {modality!r}; expected one of {known}")
+            names = sorted({*_MODALITIES, *installed.names(installed.MODALITIES)})
+            raise ValueError(f"modality is {modality!r}; expected one of {names}")
         if getattr(found, "NAME", modality) != modality:
             raise ValueError(
                 f"the modality that is installed as {modality!r} calls itself {found.NAME!r}; its package must agree"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -261,12 +263,15 @@ def test_what_is_no_modality_is_refused():
         with pytest.raises(ValueError, match="replace=True"):
             register_modality(Bare())
         register_modality(Bare(), replace=True)
+        bare = resolve("bare")
+        assert copy.deepcopy(bare) is bare and pickle.loads(pickle.dumps(bare)) is bare
+        assert type(copy.copy(Bare())) is Bare and copy.copy(Bare()) is not bare
         with pytest.raises(ValueError, match="expected within"):
-            resolve("bare").check_ranges({"width": (0.05, 0.3)}, None)
+            bare.check_ranges({"width": (0.05, 0.3)}, None)
         with pytest.raises(NotImplementedError, match="'bare' has no psf"):
-            resolve("bare").psf(resolve("bare").nominal(), geometry=diffphys.shg.Geometry())
+            bare.psf(bare.nominal(), geometry=diffphys.shg.Geometry())
         with pytest.raises(ValueError, match=r"expected axes \['y', 'x'\]"):
-            resolve("bare").forward(None, jnp.ones((2, 8, 8)), geometry=diffphys.shg.Geometry(shape=(8, 8)))
+            bare.forward(None, jnp.ones((2, 8, 8)), geometry=diffphys.shg.Geometry(shape=(8, 8)))
         with pytest.raises(ValueError, match="draws no specimens"):
             diffphys.identify("bare", geometry=diffphys.shg.Geometry())
     finally:
