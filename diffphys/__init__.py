@@ -16,13 +16,14 @@ from diffphys.noise import Detector as Detector
 from diffphys.noise import log_likelihood as log_likelihood
 from diffphys.operator import bind as bind
 from diffphys.reconstruct import reconstruct as reconstruct
+from diffphys.reconstruct.registry import register_method as register_method
 from diffphys.simulate import simulate as simulate
 from diffphys.types import Calibration as Calibration
 from diffphys.types import Reconstruction as Reconstruction
 from diffphys.types import Status as Status
-from diffphys.types import register as _register
+from diffphys.types import register_modality as register_modality
 
 __version__ = "0.1.0"
 
-_register(confocal)
-_register(shg)
+register_modality(confocal)
+register_modality(shg)

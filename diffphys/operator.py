@@ -88,6 +88,7 @@ class Operator:
         inside = tuple(slice(0, s) for s in self.specimen)
         return jnp.sum(self.weights * back[(..., *inside)], axis=0)
 
+    @partial(jax.jit, static_argnames="iterations")
     def norm(self, *, iterations: int = 20) -> Array:
         """Largest singular value, estimated from above: power iteration from a flat specimen plus 2 %.
 
@@ -217,9 +218,14 @@ def _operator(modality: Modality, spec: Any, geometry: Any, specimen: Any = None
     """The operator at one spec."""
     transfer = modality.transfer(spec, geometry=geometry)
     size = tuple(geometry.shape)
-    measured = jax.eval_shape(lambda s, x: modality.forward(s, x, geometry=geometry), spec, jnp.zeros(size))
-    framed = len(measured.shape) > len(size)
-    return _assemble(transfer.psfs, transfer.weights, transfer.modulation, size, specimen, margin, framed)
+    framed = len(measurement_shape(modality, spec, geometry=geometry)) > len(size)
+    return assemble(transfer.psfs, transfer.weights, transfer.modulation, size, specimen, margin, framed)
+
+
+def measurement_shape(modality: Modality, spec: Any, *, geometry: Any) -> Shape:
+    """Shape of `y`: (frame, *field), or the field where the modality has no frames. Nothing is computed."""
+    like = jax.eval_shape(lambda s, x: modality.forward(s, x, geometry=geometry), spec, jnp.zeros(tuple(geometry.shape)))
+    return tuple(like.shape)
 
 
 def from_psf(psf: Any, *, field: Sequence[int], specimen: Sequence[int] | None = None, margin: Any = None) -> Operator:
@@ -241,13 +247,20 @@ def from_psf(psf: Any, *, field: Sequence[int], specimen: Sequence[int] | None =
     if not (np.isfinite(total) and total > 0):
         raise ValueError(f"psf sums to {total:g}; expected a positive finite sum (subtract the background, remove NaN)")
     ones = jnp.ones((1,) * (1 + len(field)), jnp.float32)
-    return _assemble(psfs[:, None] / total, ones, ones, field, specimen, margin, framed)
+    return assemble(psfs[:, None] / total, ones, ones, field, specimen, margin, framed)
 
 
-def _assemble(
+def assemble(
     psfs: Array, weights: Array, modulation: Array, field: Shape, specimen: Any, margin: Any, framed: bool
 ) -> Operator:
-    """An operator from its parts; the specimen either as given, zero outside, or a torus."""
+    """An operator from its parts; the specimen either as given, zero outside, or a torus.
+
+    Args:
+        psfs, weights, modulation: as of `Transfer`.
+        field: recorded shape.
+        specimen, margin: as in `bind`.
+        framed: whether the measurement has a frame axis.
+    """
     if specimen is None:
         specimen = grid = tuple(smooth_length(n + 2 * m) for n, m in zip(field, _margins(psfs, field, margin), strict=True))
     else:

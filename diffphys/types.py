@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.typing
 import numpy as np
+
+from diffphys import installed
 
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
@@ -140,7 +142,10 @@ class Transfer(NamedTuple):
 
 @runtime_checkable
 class Modality(Protocol):
-    """What `diffphys.confocal` and `diffphys.shg` both offer; the argument `modality` everywhere else."""
+    """What `diffphys.confocal` and `diffphys.shg` both offer; the argument `modality` everywhere else.
+
+    `diffphys.modality.FromPsf` supplies all but NAME, FIELDS, Geometry and psf.
+    """
 
     NAME: str
     FIELDS: tuple[Any, ...]
@@ -166,20 +171,59 @@ class Modality(Protocol):
     def block(self, geometry: Any, shape: tuple[int, ...]) -> Any: ...
 
 
+MEMBERS = tuple(n for n in {**Modality.__annotations__, **vars(Modality)} if not n.startswith("_"))
 _MODALITIES: dict[str, Modality] = {}
+_OWN = ("confocal_3d", "shg")
 
 
-def register(modality: Modality) -> None:
-    """Make a modality known by its NAME (and by its module's name)."""
-    _MODALITIES[modality.NAME] = modality
+def register_modality(modality: Modality, *, replace: bool = False) -> None:
+    """Make a modality known by its NAME.
+
+    Args:
+        modality: a module or an object with the members of `Modality`.
+        replace: take the place of one registered before under the same NAME (a notebook's cell run again).
+
+    Raises:
+        ValueError: in one line, for a class, a missing member, a spec that is not the table's, or a NAME that is taken.
+    """
+    if isinstance(modality, type):
+        raise ValueError(f"modality is the class {modality.__name__}; register an object of it: {modality.__name__}()")
+    if missing := [name for name in MEMBERS if not hasattr(modality, name)]:
+        raise ValueError(f"modality {modality!r} lacks {missing}; diffphys.modality.FromPsf supplies all but a few")
+    name, table = modality.NAME, [field.name for field in modality.FIELDS]
+    if table != [field.name for field in fields(modality.Spec)]:
+        raise ValueError(f"modality {name!r}: Spec has other fields than the table FIELDS, which names {table}")
+    if _MODALITIES.get(name, modality) is not modality and (name in _OWN or not replace):
+        how = "it is the package's own" if name in _OWN else "pass replace=True to replace it"
+        raise ValueError(f"modality name {name!r} is taken: {how}; or choose another NAME")
+    _MODALITIES[name] = modality
+
+
+def unregister_modality(name: str) -> None:
+    """Forget a registered modality; the package's own stay."""
+    if name in _OWN:
+        raise ValueError(f"modality {name!r} is the package's own and cannot be unregistered")
+    _MODALITIES.pop(name, None)
+
+
+def known(modality: Any) -> bool:
+    """Whether this very object is registered under its NAME."""
+    return _MODALITIES.get(modality.NAME) is modality
 
 
 def resolve(modality: Modality | str) -> Modality:
-    """The modality itself, from it or from its name (`confocal_3d`, `shg`)."""
+    """The modality itself, from it or from its name (`confocal_3d`, `shg`, one registered or of an installed package)."""
     if not isinstance(modality, str):
         return modality
     if modality not in _MODALITIES:
-        raise ValueError(f"modality is {modality!r}; expected one of {sorted(_MODALITIES)}")
+        if (found := installed.load(installed.MODALITIES, modality)) is None:
+            names = sorted({*_MODALITIES, *installed.names(installed.MODALITIES)})
+            raise ValueError(f"modality is {modality!r}; expected one of {names}")
+        if getattr(found, "NAME", modality) != modality:
+            raise ValueError(
+                f"the modality that is installed as {modality!r} calls itself {found.NAME!r}; its package must agree"
+            )
+        register_modality(found)
     return _MODALITIES[modality]
 
 

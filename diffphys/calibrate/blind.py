@@ -18,6 +18,7 @@ from diffphys.calibrate.lanes import ONE, Lanes
 from diffphys.calibrate.near_zero import near_zero
 from diffphys.calibrate.twins import decided
 from diffphys.noise import Detector, to_photons
+from diffphys.operator import measurement_shape
 from diffphys.spec import parse_ranges
 from diffphys.types import Calibration, Modality, resolve
 
@@ -131,8 +132,9 @@ def checked(y: Any, modality: Modality, geometry: Any) -> np.ndarray:
     """The counts as an array; ValueError in one line where they cannot be calibrated with."""
     y = np.asarray(y)
     field = tuple(geometry.shape)
-    framed = hasattr(geometry, "phase_offsets_rad")
-    expected = (len(geometry.phase_offsets_rad), *field) if framed else field
+    small = modality.block(geometry, (8,) * len(field))  # as many frames, and next to nothing to trace
+    frames = measurement_shape(modality, modality.nominal(geometry), geometry=small)[: -len(field)]
+    expected = (*frames, *field)
     if y.shape != expected:
         raise ValueError(f"y has shape {y.shape}; expected {expected} as the {modality.NAME} geometry says")
     if not np.isfinite(y).all():

@@ -76,4 +76,5 @@ def plain(geometry: Any) -> Any:
     if not hasattr(geometry, "depth_anchors"):
         return geometry
     middle = 0.5 * (geometry.shape[0] - 1) * geometry.voxel_um[0] if windowed(geometry) else 0.0
-    return replace(geometry, depth_anchors=1, attenuation_per_um=0.0, depth_um=geometry.depth_um + middle)
+    clear = {"attenuation_per_um": 0.0} if hasattr(geometry, "attenuation_per_um") else {}
+    return replace(geometry, depth_anchors=1, depth_um=geometry.depth_um + middle, **clear)

@@ -94,7 +94,7 @@ def joint_covariance(estimates: Sequence[Any], fields: tuple[str, ...]) -> np.nd
     """`covariance_of` for stacks fitted with one theta: their information adds, the doubt between the spectra stays."""
     best, other = estimates[0].fits
     p, half = len(fields), np.asarray(estimates[0].box.half, np.float64)
-    inflation, doubt = FACTORS[len(best.covariance)]
+    inflation, doubt = FACTORS[min(len(best.covariance), max(FACTORS))]  # more frames: as the most
     parts = [sandwich(e.fits[0].point, e.statistic.weight, ndim=len(e.block))[:p, :p] for e in estimates]
     matrix = inflation**2 * (parts[0] if len(parts) == 1 else np.linalg.inv(sum(np.linalg.inv(part) for part in parts)))
     if np.isfinite(other.log_evidence):

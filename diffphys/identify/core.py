@@ -183,6 +183,8 @@ class _Specimen:
 
 @lru_cache(maxsize=8)
 def _drawn(modality: Any, family: str, shape: tuple[int, ...], pitch: tuple[float, ...], seed: int) -> np.ndarray:
+    if not hasattr(modality, "scene"):
+        raise ValueError(f"modality {modality.NAME!r} draws no specimens; pass scene= an array that covers the field")
     size = {"voxel_um" if len(shape) == 3 else "pixel_um": pitch}
     x = modality.scene(family, shape=shape, seed=seed, **size)
     x.flags.writeable = False

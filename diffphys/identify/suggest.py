@@ -6,6 +6,7 @@ In: a way to compute the information of an instrument. Out: changes with the fac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -64,7 +65,8 @@ def suggestions(
 def _evaluated(case: Case, bounds: Bounds, parameter: str) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Each change that can be made, with the bounds after it."""
     for change, after in _changes(case):
-        yield change, bounds(after)
+        with suppress(ValueError):  # no specimen can be drawn
+            yield change, bounds(after)
     best: tuple[float, float, Mapping[str, float]] | None = None
     for offset, after in _offsets(case):
         try:
@@ -91,8 +93,9 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
     if hasattr(geometry, "depth_um"):
         deeper = replace(geometry, depth_um=geometry.depth_um + DEEPER_UM)
         yield f"imaging {DEEPER_UM:g} um deeper", case._replace(geometry=deeper)
-        if geometry.depth_anchors == 1:
+        if getattr(geometry, "depth_anchors", None) == 1:
             yield "a blur that varies with depth (depth_anchors: 3)", case._replace(geometry=replace(geometry, depth_anchors=3))
+    if hasattr(spec, "spherical_aberr"):
         collar = replace(spec, spherical_aberr=spec.spherical_aberr + COLLAR_WAVES)
         yield f"turning the correction collar by {COLLAR_WAVES:+g} waves", case._replace(spec=collar)
     if getattr(geometry, "detection", "imaging") != "imaging":

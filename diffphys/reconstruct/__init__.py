@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,59 +11,17 @@ import numpy as np
 
 from diffphys.noise import Detector, expected_counts, to_photons
 from diffphys.operator import Operator, bind, from_psf
-from diffphys.reconstruct import blind_spot, learned, pnp, richardson_lucy, sampling, splitting, tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
+from diffphys.reconstruct.registry import ALIASES as ALIASES
+from diffphys.reconstruct.registry import METHODS as METHODS
+from diffphys.reconstruct.registry import known_methods as known_methods
+from diffphys.reconstruct.registry import method_name as method_name
+from diffphys.reconstruct.registry import register_method as register_method
+from diffphys.reconstruct.registry import unregister_method as unregister_method
 from diffphys.spec import did_you_mean, pitch_um
 from diffphys.types import Array, Modality, Reconstruction, resolve
 
-METHODS: dict[str, Callable[..., Solution]] = {
-    "richardson_lucy": richardson_lucy.richardson_lucy,
-    "richardson_lucy_tv": richardson_lucy.richardson_lucy_tv,
-    "wiener": wiener.wiener,
-    "tv": tv.tv,
-    "pnp_fista": pnp.pnp_fista,
-    "unet": learned.unet,
-    "care": learned.care,
-    "resunet": learned.resunet,
-    "restormer": learned.restormer,
-    "restormer_plus": learned.restormer_plus,
-    "deconvformer": learned.deconvformer,
-    "swinir": learned.swinir,
-    "pnp_dncnn": splitting.pnp_dncnn,
-    "ircnn": splitting.ircnn,
-    "noise2void": blind_spot.noise2void,
-    "diffdeconv": sampling.diffdeconv,
-    "scoremicro": sampling.scoremicro,
-    "diffusionmicro": sampling.diffusionmicro,
-}
 LARGEST = 1e12  # counts; beyond it float32 sums and transforms may overflow
-ALIASES = {
-    "rl": "richardson_lucy",
-    "rl_tv": "richardson_lucy_tv",
-    "wiener_3d": "wiener",
-    "wiener_filter": "wiener",
-    "pnp": "pnp_fista",
-    "tv_deconvolution": "tv",
-    "total_variation": "tv",
-    "u_net": "unet",
-    "u_net_3d": "unet",
-    "unet_3d": "unet",
-    "restormer_3d": "restormer",
-    "restormer+": "restormer_plus",
-    "swinir_3d": "swinir",
-    "dncnn": "pnp_dncnn",
-    "ircnn_confocal": "ircnn",
-    "n2v": "noise2void",
-}
-
-
-def method_name(method: str) -> str:
-    """The registry's name for any spelling: "Richardson-Lucy", "Wiener-3D", "TV-Deconvolution", ..."""
-    key = re.sub(r"[^a-z0-9+]+", "_", method.lower()).strip("_")
-    key = ALIASES.get(key, key)
-    if key not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {sorted(METHODS)}{did_you_mean(key, list(METHODS))}")
-    return key
 
 
 def reconstruct(
@@ -89,7 +45,7 @@ def reconstruct(
         spec: instrument to deconvolve with; may be None with `psf`.
         geometry: nominal instrument; may be None with `psf` (isotropic voxels are then assumed, one frame per PSF frame).
         detector: gain, offset, background, read noise.
-        method: a name of `METHODS`, spelled freely.
+        method: a name of `known_methods()`, spelled freely.
         psf: replaces the model's: (*axes) or (frame, *axes), centred on index n//2, sampled as the stack.
         margin: pixels by which the specimen exceeds the field on each side; None: from the PSF (see `operator.bind`).
         callback: (iteration, watched value) -> False to stop; the image so far is returned.
@@ -102,6 +58,7 @@ def reconstruct(
     _expect_options(name, options)
     problem = problem_of(y, modality, spec, geometry=geometry, detector=detector, psf=psf, margin=margin)
     solution = METHODS[name](problem, callback=callback, **options)
+    _expect_solution(name, solution, problem.operator)
     return _report(solution, problem.operator, detector)
 
 
@@ -118,6 +75,16 @@ def _expect_options(name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; allowed: {known}{did_you_mean(option, known)}")
+
+
+def _expect_solution(name: str, solution: Any, operator: Operator) -> None:
+    """Raise unless a method, which may be a stranger's, kept its promise."""
+    if not isinstance(solution, Solution):
+        raise ValueError(f"method {name!r} returned {type(solution).__name__}; expected a diffphys.reconstruct.Solution")
+    if np.shape(solution.x) != operator.specimen:
+        raise ValueError(
+            f"method {name!r} returned x of shape {np.shape(solution.x)}; expected the specimen {operator.specimen}"
+        )
 
 
 def _operator(y: Any, modality: Any, spec: Any, geometry: Any, psf: Any, margin: Any) -> Operator:
