@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -28,7 +27,7 @@ from diffphys.spec import parse
 # napari, npe2 and app-model declare their models in pydantic's older words
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic", "ignore::DeprecationWarning:npe2")
 ROOT = Path(__file__).parents[1]
-PIXEL_UM = (0.1, 0.1)
+SHAPE, PIXEL_UM = (32, 32), (0.1, 0.1)
 LIMIT_S = 400  # of wall time, for a machine that does much else
 TRUTH = {"phase_matching_error": 0.6, "excitation_power_fluctuation": 1.0, "collection_na_mismatch": 0.02}
 
@@ -63,28 +62,33 @@ def window():
 
     from diffphys.plugin.napari.widget import Widget
 
-    app, saved = QApplication.instance() or QApplication([]), jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", True)
+    app, option = QApplication.instance() or QApplication([]), "jax_disable_most_optimizations"
+    saved = jax.config.read(option)
+    jax.config.update(option, True)
     viewer = ViewerModel()
     yield app, viewer, Widget(viewer)
-    jax.config.update("jax_disable_most_optimizations", saved)
+    jax.config.update(option, saved)
     patch.undo()
 
 
 @pytest.fixture(scope="module")
 def optics(window, tmp_path_factory):
-    """The optics file that the widget's own button writes."""
+    """The optics file that the widget's own button writes, filled in: power fluctuation and camera are known."""
     _, _, widget = window
     path = tmp_path_factory.mktemp("optics") / "optics.yaml"
     widget.modality.value, widget.optics.value = "shg", path
     widget.template.native.click()
     assert "holds typical values" in widget.text.value and widget.optics.value == path
+    text = path.read_text().replace("# excitation_power_fluctuation: [-2.4, 4.6]", "excitation_power_fluctuation: [1, 1]")
+    for name, value in {"gain": 1, "offset": 100, "read_sigma": 1}.items():
+        text = text.replace(f"  {name}: auto", f"  {name}: {value}")
+    path.write_text(text)
     return path
 
 
 @pytest.fixture(scope="module")
 def measured(optics):
-    geometry = optics_file.read(optics).bind((32, 32), PIXEL_UM)
+    geometry = optics_file.read(optics).bind(SHAPE, PIXEL_UM)
     return demo.simulated(shg, parse(shg.Spec, shg.FIELDS, TRUTH), geometry=geometry, family="collagen", seed=0)
 
 
@@ -99,7 +103,7 @@ def press(window, button, *then):
         app.processEvents()
         seen += [widget.progress.value] if widget.progress.value not in seen else []
         turns += 1
-        time.sleep(0.01)
+        time.sleep(0.02)
     assert not widget.busy, widget.text.value
     return turns, seen
 
@@ -128,10 +132,13 @@ def test_the_manifest_is_valid_and_complete(plugin):
     assert plugin.get_writer("a.ome.tif", ["image"])[0].command == "diffphys.write"
 
 
-def test_the_library_and_the_work_need_no_window():
-    code = "import diffphys, sys; from diffphys.plugin.napari import job, read, write; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"napari", "magicgui", "qtpy", "npe2"} & set(loaded)
+def test_the_window_is_needed_by_the_widget_alone():
+    said = re.compile(r"^\s*(?:import|from)\s+(?:napari|npe2|magicgui|qtpy)\b", re.MULTILINE)
+    found = [str(p.relative_to(ROOT)) for p in (ROOT / "diffphys").rglob("*.py") if said.search(p.read_text())]
+    assert found == ["diffphys/plugin/napari/widget.py"]
+    said = re.compile(r"^\s*(?:import|from)\s+diffphys\.plugin\.napari\b", re.MULTILINE)
+    others = [p for p in (ROOT / "diffphys").rglob("*.py") if p.parent.name != "napari" and said.search(p.read_text())]
+    assert not others
 
 
 @pytest.mark.parametrize(
@@ -222,12 +229,13 @@ def test_what_is_not_known_is_left_to_others(tmp_path):
 
 
 def test_calibrate_then_reconstruct_improves_the_image(window, optics, measured):
-    app, viewer, _ = window
+    _, viewer, _ = window
     place = {"scale": (1, 100, 100), "units": ("pixel", "nm", "nm"), "translate": (0, 500, 0)}
     widget = choose(window, measured.y, "collagen", optics=optics, **place)
     turns, seen = press(window, widget.calibrate)
     assert turns > 20 and len(seen) > 3 and seen == sorted(seen) and seen[-1] == 100  # the viewer lived, the bar moved
     calibration = widget._calibrated[1]
+    assert "excitation_power_fluctuation = 1 percent rms (fixed)" in widget.text.value
     for name, value in calibration.values.items():
         assert f"{name} = " in widget.text.value and "±" in widget.text.value
         assert abs(value - TRUTH[name]) < 4 * calibration.sigma[name] + 1e-6
@@ -245,7 +253,17 @@ def test_calibrate_then_reconstruct_improves_the_image(window, optics, measured)
     detector = measured.detector  # the measurement at its best: offset, gain and background known
     recorded = (measured.y[0] - detector.offset) / detector.gain - detector.background
     assert photons(measured, image.data) > photons(measured, recorded) + 3
-    app.processEvents()
+
+
+def test_iterations_are_capped_and_the_method_is_the_chosen_one(window, optics, measured):
+    _, viewer, widget = window
+    widget.layer.value, widget.iterations.value = viewer.layers["collagen"], 20
+    press(window, widget.reconstruct)
+    assert "reconstruction: OUT_OF_STEPS after 20 iterations" in widget.text.value
+    widget.method.value = "unet"
+    press(window, widget.reconstruct)
+    assert widget.text.value.startswith("error: unet has no option 'iterations'")
+    widget.method.value, widget.iterations.value = "richardson_lucy", 0
 
 
 def test_cancel_keeps_the_best_image_so_far(window, optics, measured):
@@ -293,7 +311,7 @@ def test_what_cannot_be_used_is_one_line(window, optics, measured, tmp_path):
 
 
 def test_a_challenge_layer_knows_its_instrument(tmp_path, measured, optics):
-    geometry = optics_file.read(optics).bind((32, 32), PIXEL_UM)
+    geometry = optics_file.read(optics).bind(SHAPE, PIXEL_UM)
     sample = Sample(measured.y, measured.detector, measured.x, TRUTH, "collagen")
     write_measurement(tmp_path / "c.h5", shg, geometry=geometry, samples={"sample_00": sample})
     (y, told, _), (x, truth, _) = reader(str(tmp_path / "c.h5"))(None)
@@ -302,7 +320,11 @@ def test_a_challenge_layer_knows_its_instrument(tmp_path, measured, optics):
     assert told["scale"] == [1.0, *PIXEL_UM] and truth["metadata"][KEY]["true_spec"] == pytest.approx(TRUTH)
     counts = job.Counts("c", y, PIXEL_UM, known=told["metadata"][KEY])
     made = job.prepare(counts, "shg", None)
-    assert made.geometry == geometry and made.detector == measured.detector
+    assert (
+        made.geometry.na == geometry.na
+        and made.detector == measured.detector
+        and made.ranges == told["metadata"][KEY]["ranges"]
+    )
     for wrong, message in ((("confocal_3d", None), "pick shg"), (("shg", optics), "clear the optics file")):
         with pytest.raises(ValueError, match=message):
             job.prepare(counts, *wrong)

@@ -41,12 +41,13 @@ class Counts(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What was asked for; `calibration` is an earlier one of the same counts and optics."""
+    """What was asked for: `iterations` at most (0: the method's own), `calibration` of the same counts and optics."""
 
     counts: Counts
     modality: str
     optics: Path | None
     method: str = "richardson_lucy"
+    iterations: int = 0
     restore: bool = True
     calibration: Calibration | None = None
 
@@ -72,7 +73,7 @@ def work(task: Task, watch: Watch) -> Outcome:
     if not task.restore:
         return Outcome([], text(job.modality, calibration, None, warnings), calibration)
     spec, detector, doubts = job.instrument(calibration)
-    restored = reconstruct(job, spec, detector, method=task.method, watch=watch)
+    restored = reconstruct(job, spec, detector, task, watch)
     shown = layers(job, calibration, restored, spec, detector, name=task.counts.name, translate=task.counts.translate_um)
     return Outcome(shown, text(job.modality, calibration, restored, [*warnings, *doubts, *restored.warnings]), calibration)
 
@@ -149,14 +150,18 @@ def calibrate(job: Job, watch: Watch) -> Calibration:
     return find(job.y, job.modality, geometry=job.geometry, detector=job.detector, ranges=job.ranges, progress=tell)
 
 
-def reconstruct(job: Job, spec: Any, detector: Any, *, method: str, watch: Watch) -> Reconstruction:
-    """The restored image, the best so far when the watch says False. The number of iterations is not known beforehand."""
+def reconstruct(job: Job, spec: Any, detector: Any, task: Task, watch: Watch) -> Reconstruction:
+    """The restored image, the best so far when the watch says False."""
     from diffphys.reconstruct import reconstruct as restore
 
-    def tell(iteration: int, value: float) -> bool | None:
-        return watch(1 - 0.97**iteration, f"reconstruct: iteration {iteration}, {value:.4g}")
+    options = {"iterations": task.iterations} if task.iterations else {}
 
-    return restore(job.y, job.modality, spec, geometry=job.geometry, detector=detector, method=method, callback=tell)
+    def tell(iteration: int, value: float) -> bool | None:
+        done = iteration / task.iterations if task.iterations else 1 - 0.97**iteration  # where the end is not known
+        return watch(done, f"reconstruct: iteration {iteration}, {value:.4g}")
+
+    instrument = {"geometry": job.geometry, "detector": detector}
+    return restore(job.y, job.modality, spec, method=task.method, callback=tell, **instrument, **options)
 
 
 def write_optics(path: Path, modality: str, source: Path | None) -> str:

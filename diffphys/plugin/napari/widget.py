@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, FileEdit, ProgressBar, PushButton, TextEdit
+from magicgui.widgets import ComboBox, Container, FileEdit, ProgressBar, PushButton, SpinBox, TextEdit
 from napari.layers import Image
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal
@@ -27,6 +27,7 @@ TIPS = {
     "layer": "raw counts: (z, y, x) confocal, (frame, y, x) or (y, x) SHG",
     "optics file": "the nominal instrument (YAML); layers of a challenge file need none",
     "new optics file": "write a template to fill in, filled from the image's OME-XML where it has one",
+    "iterations": "at most; 0: as many as the method thinks right",
     "calibrate": "find how the instrument was really set, with error bars",
     "reconstruct": "restore the image; calibrates first unless that is done",
     "cancel": "stop: a reconstruction keeps the best image so far",
@@ -53,6 +54,7 @@ class Widget(Container):
         self.modality = ComboBox(label="modality", choices=["confocal_3d", "shg"])
         self.optics = FileEdit(label="optics file", filter="*.yaml *.yml", nullable=True, tooltip=TIPS["optics file"])
         self.method = ComboBox(label="method", choices=list(METHODS))
+        self.iterations = SpinBox(label="iterations", min=0, max=100_000, value=0, tooltip=TIPS["iterations"])
         self.template, self.calibrate, self.reconstruct, self.cancel = (
             PushButton(text=name, tooltip=TIPS[name]) for name in ("new optics file", "calibrate", "reconstruct", "cancel")
         )
@@ -60,7 +62,7 @@ class Widget(Container):
         self.text = TextEdit(value=WELCOME)
         self.text.read_only = True
         buttons = Container(widgets=[self.calibrate, self.reconstruct, self.cancel], layout="horizontal", labels=False)
-        chosen = [self.layer, self.modality, self.optics, self.template, self.method]
+        chosen = [self.layer, self.modality, self.optics, self.template, self.method, self.iterations]
         super().__init__(widgets=[*chosen, buttons, self.progress, self.text])
         self.text.label = "result"  # a label that changes makes magicgui align them all
         self._connect()
@@ -120,7 +122,8 @@ class Widget(Container):
             raise ValueError(f"optics file {optics} does not exist; pick another, or press 'new optics file' to write it")
         key = (id(layer.data), tuple(layer.scale), modality, optics, optics and optics.stat().st_mtime_ns)
         known = self._calibrated[1] if self._calibrated[0] == key else None
-        return job.Task(_counts(layer, modality), modality, optics, self.method.value, restore, known), key
+        how = {"method": self.method.value, "iterations": self.iterations.value, "restore": restore}
+        return job.Task(_counts(layer, modality), modality, optics, calibration=known, **how), key
 
     def _watch(self, fraction: float, text: str) -> bool | None:
         """In the worker's thread."""
