@@ -234,7 +234,7 @@ def test_calibrate_then_reconstruct_improves_the_image(window, optics, measured)
     widget = choose(window, measured.y, "collagen", optics=optics, **place)
     turns, seen = press(window, widget.calibrate)
     assert turns > 20 and len(seen) > 3 and seen == sorted(seen) and seen[-1] == 100  # the viewer lived, the bar moved
-    calibration = widget._calibrated[1]
+    calibration = widget._calibrated[2]
     assert "excitation_power_fluctuation = 1 percent rms (fixed)" in widget.text.value
     for name, value in calibration.values.items():
         assert f"{name} = " in widget.text.value and "±" in widget.text.value
@@ -242,7 +242,7 @@ def test_calibrate_then_reconstruct_improves_the_image(window, optics, measured)
     assert f"calibration: {calibration.status.name}" in widget.text.value and calibration.remedy in widget.text.value
 
     press(window, widget.reconstruct)
-    assert widget._calibrated[1] is calibration  # the same counts and optics: not calibrated again
+    assert widget._calibrated[2] is calibration  # the same counts and optics: not calibrated again
     assert "reconstruction: CONVERGED" in widget.text.value, widget.text.value
     image, residual = viewer.layers["collagen reconstruction"], viewer.layers["collagen residual (sigma)"]
     assert image.scale == pytest.approx(PIXEL_UM) and [str(u) for u in image.units] == ["micrometer"] * 2
@@ -310,7 +310,7 @@ def test_what_cannot_be_used_is_one_line(window, optics, measured, tmp_path):
         assert "\n" not in widget.text.value and len(window[1].layers) == before and widget.calibrate.enabled
 
 
-def test_a_challenge_layer_knows_its_instrument(tmp_path, measured, optics):
+def test_a_challenge_layer_knows_its_instrument(window, tmp_path, measured, optics):
     geometry = optics_file.read(optics).bind(SHAPE, PIXEL_UM)
     sample = Sample(measured.y, measured.detector, measured.x, TRUTH, "collagen")
     write_measurement(tmp_path / "c.h5", shg, geometry=geometry, samples={"sample_00": sample})
@@ -318,6 +318,10 @@ def test_a_challenge_layer_knows_its_instrument(tmp_path, measured, optics):
     np.testing.assert_array_equal(y, measured.y)
     np.testing.assert_array_equal(x, measured.x)
     assert told["scale"] == [1.0, *PIXEL_UM] and truth["metadata"][KEY]["true_spec"] == pytest.approx(TRUTH)
+    _, viewer, widget = window
+    widget.modality.value = "confocal_3d"
+    widget.layer.value = viewer.add_image(y, **told)
+    assert widget.modality.value == "shg"
     counts = job.Counts("c", y, PIXEL_UM, known=told["metadata"][KEY])
     made = job.prepare(counts, "shg", None)
     assert (

@@ -127,6 +127,7 @@ def _measurement(counts: Counts, stated: Any) -> Any:
     from diffphys.io.counts import saturation_warnings
     from diffphys.io.tiff import Measurement, voxel_size
 
+    counts = counts._replace(data=np.asarray(counts.data))  # a lazy layer is read once
     view = _checked(counts, resolve(stated.modality), stated.detector)
     if counts.voxel_um is None and stated.voxel_um is None:
         raise ValueError(

@@ -48,8 +48,8 @@ class Widget(Container):
 
         use_cache()
         self._viewer, self._bridge, self._cancelled = napari_viewer, _Bridge(), threading.Event()
-        self._calibrated: tuple[Any, Any] = (None, None)  # key of counts and optics, and their calibration
-        self.busy = False
+        self._calibrated: tuple[Any, Any, Any] = (None, None, None)  # key of counts and optics, the counts, their calibration
+        self.busy = self._closed = False
         self.layer = ComboBox(label="layer", choices=self._images, nullable=False, tooltip=TIPS["layer"])
         self.modality = ComboBox(label="modality", choices=["confocal_3d", "shg"])
         self.optics = FileEdit(label="optics file", filter="*.yaml *.yml", nullable=True, tooltip=TIPS["optics file"])
@@ -71,17 +71,28 @@ class Widget(Container):
         events = self._viewer.layers.events
         for change in (events.inserted, events.removed, events.reordered):
             change.connect(lambda _: self.layer.reset_choices())
+        self.layer.changed.connect(self._follow)
         self.template.changed.connect(lambda: self._guarded(self._new_optics))
         self.calibrate.changed.connect(lambda: self._guarded(self._start, restore=False))
         self.reconstruct.changed.connect(lambda: self._guarded(self._start, restore=True))
         self.cancel.changed.connect(self.stop)
         self._bridge.told.connect(self._show_progress)
-        self.native.destroyed.connect(self._cancelled.set)
+        self.native.destroyed.connect(self._leave)
         self._set_busy(False)
 
     def stop(self, *_: Any) -> None:
         """Ask the running work to end with the best so far."""
         self._cancelled.set()
+
+    def _leave(self, *_: Any) -> None:
+        """The window is gone: nothing more can be shown."""
+        self._closed = True
+        self.stop()
+
+    def _follow(self, layer: Any) -> None:
+        """A layer that knows its modality picks it."""
+        known = {} if layer is None else layer.metadata.get(KEY, {})
+        self.modality.value = known.get("modality", self.modality.value)
 
     def _images(self, _: Any) -> list[Any]:
         return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
@@ -111,7 +122,7 @@ class Widget(Container):
         task, key = self._task(restore)
         self._cancelled.clear()
         self._set_busy(True)
-        create_worker(_done, task, self._watch, _connect={"returned": lambda found: self._finish(key, *found)})
+        create_worker(_done, task, self._watch, _connect={"returned": lambda found: self._finish(task, key, *found)})
 
     def _task(self, restore: bool) -> tuple[job.Task, Any]:
         """What is picked now, and a key that is equal for equal counts and optics."""
@@ -121,26 +132,33 @@ class Widget(Container):
         if optics is not None and not optics.is_file():
             raise ValueError(f"optics file {optics} does not exist; pick another, or press 'new optics file' to write it")
         key = (id(layer.data), tuple(layer.scale), modality, optics, optics and optics.stat().st_mtime_ns)
-        known = self._calibrated[1] if self._calibrated[0] == key else None
+        known = self._calibrated[2] if restore and self._calibrated[0] == key else None
         how = {"method": self.method.value, "iterations": self.iterations.value, "restore": restore}
         return job.Task(_counts(layer, modality), modality, optics, calibration=known, **how), key
 
     def _watch(self, fraction: float, text: str) -> bool | None:
         """In the worker's thread."""
-        self._bridge.told.emit(fraction, text)
-        return False if self._cancelled.is_set() else None
+        if self._cancelled.is_set():
+            return False
+        try:
+            self._bridge.told.emit(fraction, text)
+        except RuntimeError:  # the window is gone
+            return False
+        return None
 
     def _show_progress(self, fraction: float, text: str) -> None:
-        if self.busy:
+        if self.busy and not self._closed:
             self.progress.value = round(100 * min(fraction, 1.0))
             self.text.value = text
 
-    def _finish(self, key: Any, outcome: job.Outcome | None, error: str) -> None:
+    def _finish(self, task: job.Task, key: Any, outcome: job.Outcome | None, error: str) -> None:
+        if self._closed:
+            return
         self._set_busy(False)
         if outcome is None:
             self.text.value, self.progress.value = error, 0
             return
-        self._calibrated = (key, outcome.calibration)
+        self._calibrated = (key, task.counts, outcome.calibration)  # the counts stay: no other array takes their id
         self.text.value, self.progress.value = outcome.text, 100
         for data, told, _ in outcome.layers:
             self._viewer.add_image(data, **told)
@@ -156,6 +174,8 @@ def _counts(layer: Any, modality: str) -> job.Counts:
     """The layer's array and place. Frames have no spacing: only the axes of the modality's voxels count."""
     from diffphys.io.tiff import is_volume
 
+    if layer.rgb:
+        raise ValueError(f"layer {layer.name} is an RGB image; expected counts of one channel")
     axes = slice(-3 if is_volume(resolve(modality)) else -2, None)
     scale, units = layer.scale[axes], layer.units[axes]
     size = voxel_um(scale, units, name=layer.name)
