@@ -92,6 +92,13 @@ def measured(optics):
     return demo.simulated(shg, parse(shg.Spec, shg.FIELDS, TRUTH), geometry=geometry, family="collagen", seed=0)
 
 
+@pytest.fixture(scope="module")
+def calibrated(window, optics, measured):
+    """The layer `collagen`, calibrated by the button: how often the viewer's loop turned, what the bar showed."""
+    place = {"scale": (1, 100, 100), "units": ("pixel", "nm", "nm"), "translate": (0, 500, 0)}
+    return press(window, choose(window, measured.y, "collagen", optics=optics, **place).calibrate)
+
+
 def press(window, button, *then):
     """Click, do `then` at once, and turn the event loop until the work is over; how often it turned, what the bar showed."""
     app, _, widget = window
@@ -115,14 +122,18 @@ def choose(window, image, name, *, modality="shg", optics=None, **place):
     return widget
 
 
+def pick(window, name, optics):
+    _, viewer, widget = window
+    widget.layer.value, widget.modality.value, widget.optics.value = viewer.layers[name], "shg", optics
+    return widget
+
+
 def photons(measured, image):
     """PSNR of a specimen in photons."""
     return demo.psnr(np.asarray(image) / measured.detector.peak_photons, measured.x)
 
 
 def test_the_manifest_is_valid_and_complete(plugin):
-    manifest = plugin.get_manifest("diffphys")
-    manifest.validate_imports()
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     module, file = stated["entry-points"]["napari.manifest"]["diffphys"].split(":")
     assert (ROOT / module.replace(".", "/") / file).is_file()
@@ -130,6 +141,13 @@ def test_the_manifest_is_valid_and_complete(plugin):
     for path, readers in (("a.ome.tif", 1), ("a.TIFF", 1), ("a.h5", 1), ("a.png", 0)):
         assert len(list(plugin.iter_compatible_readers(path))) == readers, path
     assert plugin.get_writer("a.ome.tif", ["image"])[0].command == "diffphys.write"
+
+
+def test_the_manifest_names_what_there_is(plugin, window):
+    manifest = plugin.get_manifest("diffphys")
+    manifest.validate_imports()
+    made = next(plugin.iter_widgets()).get_callable()(window[1])  # as napari makes it
+    assert type(made) is type(window[2]) and made.calibrate.enabled and not made.cancel.enabled
 
 
 def test_the_window_is_needed_by_the_widget_alone():
@@ -228,11 +246,8 @@ def test_what_is_not_known_is_left_to_others(tmp_path):
     assert reader([str(tmp_path / "a.tif")] * 2) is None
 
 
-def test_calibrate_then_reconstruct_improves_the_image(window, optics, measured):
-    _, viewer, _ = window
-    place = {"scale": (1, 100, 100), "units": ("pixel", "nm", "nm"), "translate": (0, 500, 0)}
-    widget = choose(window, measured.y, "collagen", optics=optics, **place)
-    turns, seen = press(window, widget.calibrate)
+def test_calibrate_then_reconstruct_improves_the_image(window, calibrated, measured):
+    (_, viewer, widget), (turns, seen) = window, calibrated
     assert turns > 20 and len(seen) > 3 and seen == sorted(seen) and seen[-1] == 100  # the viewer lived, the bar moved
     calibration = widget._calibrated[2]
     assert "excitation_power_fluctuation = 1 percent rms (fixed)" in widget.text.value
@@ -255,9 +270,9 @@ def test_calibrate_then_reconstruct_improves_the_image(window, optics, measured)
     assert photons(measured, image.data) > photons(measured, recorded) + 3
 
 
-def test_iterations_are_capped_and_the_method_is_the_chosen_one(window, optics, measured):
-    _, viewer, widget = window
-    widget.layer.value, widget.iterations.value = viewer.layers["collagen"], 20
+def test_iterations_are_capped_and_the_method_is_the_chosen_one(window, calibrated, optics):
+    pick(window, "collagen", optics).iterations.value = 20
+    widget = window[2]
     press(window, widget.reconstruct)
     assert "reconstruction: OUT_OF_STEPS after 20 iterations" in widget.text.value
     widget.method.value = "unet"
@@ -266,9 +281,8 @@ def test_iterations_are_capped_and_the_method_is_the_chosen_one(window, optics, 
     widget.method.value, widget.iterations.value = "richardson_lucy", 0
 
 
-def test_cancel_keeps_the_best_image_so_far(window, optics, measured):
-    _, viewer, widget = window
-    widget.layer.value, widget.modality.value, widget.optics.value = viewer.layers["collagen"], "shg", optics
+def test_cancel_keeps_the_best_image_so_far(window, calibrated, optics, measured):
+    viewer, widget = window[1], pick(window, "collagen", optics)
     before = len(viewer.layers)
     press(window, widget.reconstruct, widget.cancel)
     assert "reconstruction: INTERRUPTED after" in widget.text.value and "best so far" in widget.text.value

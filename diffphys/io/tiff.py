@@ -106,6 +106,16 @@ def load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[st
     return raw, series.axes, header, names, metadata
 
 
+def axes_of(path: Path) -> str | None:
+    """Axes of a grey TIFF with planes of numbers, from its header alone; None for anything else and for damaged files."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            axes, kind = tif.series[0].axes.lower(), tif.series[0].dtype.kind
+    except Exception:  # damaged files fail in many ways inside the reader
+        return None
+    return axes if axes.endswith("yx") and "s" not in axes and kind in "uif" else None
+
+
 def ome_text(path: Path | str) -> str | None:
     """The file's OME-XML; None where it has none.
 

@@ -68,12 +68,12 @@ def work(task: Task, watch: Watch) -> Outcome:
         Stopped: the watch ended it before there was a calibration.
     """
     job = prepare(task.counts, task.modality, task.optics)
-    calibration = task.calibration or calibrate(job, watch)
+    calibration = task.calibration or find_instrument(job, watch)
     warnings = [*job.warnings, *job.modality.sampling_warnings(job.geometry), *calibration.warnings]
     if not task.restore:
         return Outcome([], text(job.modality, calibration, None, warnings), calibration)
     spec, detector, doubts = job.instrument(calibration)
-    restored = reconstruct(job, spec, detector, task, watch)
+    restored = restore(job, spec, detector, task, watch)
     shown = layers(job, calibration, restored, spec, detector, name=task.counts.name, translate=task.counts.translate_um)
     return Outcome(shown, text(job.modality, calibration, restored, [*warnings, *doubts, *restored.warnings]), calibration)
 
@@ -140,29 +140,30 @@ def _measurement(counts: Counts, stated: Any) -> Any:
     return Measurement(view.data, size, view.channels, metadata, (*view.warnings, *warned, *saturation_warnings(counts.data)))
 
 
-def calibrate(job: Job, watch: Watch) -> Calibration:
+def find_instrument(job: Job, watch: Watch) -> Calibration:
     """The instrument as it really was; Stopped when the watch says False, since half a calibration is none."""
-    from diffphys.calibrate import calibrate as find
+    from diffphys.calibrate import calibrate
 
     def tell(fraction: float, what: str) -> None:
         if watch(fraction, f"calibrate: {what}") is False:
             raise Stopped("stopped before the calibration was done; nothing was changed")
 
-    return find(job.y, job.modality, geometry=job.geometry, detector=job.detector, ranges=job.ranges, progress=tell)
+    return calibrate(job.y, job.modality, geometry=job.geometry, detector=job.detector, ranges=job.ranges, progress=tell)
 
 
-def reconstruct(job: Job, spec: Any, detector: Any, task: Task, watch: Watch) -> Reconstruction:
+def restore(job: Job, spec: Any, detector: Any, task: Task, watch: Watch) -> Reconstruction:
     """The restored image, the best so far when the watch says False."""
-    from diffphys.reconstruct import reconstruct as restore
+    from diffphys.reconstruct import reconstruct
 
-    options = {"iterations": task.iterations} if task.iterations else {}
+    options: dict[str, Any] = {"geometry": job.geometry, "detector": detector, "method": task.method}
+    if task.iterations:
+        options["iterations"] = task.iterations
 
     def tell(iteration: int, value: float) -> bool | None:
         done = iteration / task.iterations if task.iterations else 1 - 0.97**iteration  # where the end is not known
         return watch(done, f"reconstruct: iteration {iteration}, {value:.4g}")
 
-    instrument = {"geometry": job.geometry, "detector": detector}
-    return restore(job.y, job.modality, spec, method=task.method, callback=tell, **instrument, **options)
+    return reconstruct(job.y, job.modality, spec, callback=tell, **options)
 
 
 def write_optics(path: Path, modality: str, source: Path | None) -> str:

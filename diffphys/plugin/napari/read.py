@@ -96,17 +96,9 @@ def _challenge(path: Path) -> list[LayerData]:
 
 
 def _is_tiff(path: Path) -> bool:
-    """Whether it is a grey TIFF with axes that a microscope may have; the header alone is read."""
-    import tifffile
+    from diffphys.io.tiff import axes_of
 
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return False
-    try:
-        with tifffile.TiffFile(path) as tif:
-            axes, kind = tif.series[0].axes.lower(), tif.series[0].dtype.kind
-    except Exception:  # damaged files fail in many ways inside the library; they are another reader's
-        return False
-    return axes.endswith("yx") and "s" not in axes and kind in "uif"
+    return path.suffix.lower() in (".tif", ".tiff") and axes_of(path) is not None
 
 
 def _tiff(path: Path, *, name: str | None = None, **told: Any) -> list[LayerData]:
