@@ -32,12 +32,6 @@ LIMIT_S = 400  # of wall time, for a machine that does much else
 TRUTH = {"phase_matching_error": 0.6, "excitation_power_fluctuation": 1.0, "collection_na_mismatch": 0.02}
 
 
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
-    monkeypatch.setenv("DIFFPHYS_CACHE", "off")
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
 @pytest.fixture
 def plugin(monkeypatch):
     """npe2 with our manifest alone."""
@@ -53,7 +47,9 @@ def window():
     """A viewer's model and the widget on it, drawn to memory; the compiler saves its own time."""
     pytest.importorskip("napari", reason="napari is not installed: pip install 'diffphys[napari]'")
     patch = pytest.MonkeyPatch()
-    patch.setenv("QT_QPA_PLATFORM", "offscreen")
+    settings = {"QT_QPA_PLATFORM": "offscreen", "DIFFPHYS_CACHE": "off", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    for name, value in settings.items():
+        patch.setenv(name, value)
     try:
         from qtpy.QtWidgets import QApplication
     except ImportError as error:  # no binding, or a library of the system is missing
