@@ -41,8 +41,8 @@ REMEDY: Mapping[Status, str] = {
     Status.NONFINITE: "check the input for extreme values and the ranges for unphysical ones",
     Status.MISFIT: "the model does not explain this data within its noise: check the optics file, the voxel size and "
     "the background, and read the error bars as lower limits",
-    Status.NOT_IDENTIFIABLE: "this data does not determine the listed parameters: fix them with --ranges or add frames, "
-    "depth or photons",
+    Status.NOT_IDENTIFIABLE: "this data does not determine the listed parameters: fix their ranges (optics file, --ranges) or "
+    "add frames, depth or photons",
     Status.AT_BOUND: "an estimate ended on the edge of its range: widen the range or check the nominal optics",
     Status.INTERRUPTED: "stopped on request: the result is the best so far",
 }

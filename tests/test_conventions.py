@@ -45,7 +45,10 @@ HEAVY = {
     "typer": {"cli"},
     "torch": {"plugin"},
     "deepinv": {"plugin"},
-    "dask": {"scale"},
+    "dask": {"scale", "plugin"},
+    "napari": {"plugin"},
+    "magicgui": {"plugin"},
+    "qtpy": {"plugin"},
     "psfmodels": set(),  # GPL: an oracle of the tests, never a dependency
 }
 

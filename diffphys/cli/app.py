@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        line = _one_line(error)
+        line = one_line(error)
         if line is None:
             raise
         say("error", line)
@@ -107,7 +107,7 @@ def _stopped(what: str) -> int:
     return 130
 
 
-def _one_line(error: Exception) -> str | None:
+def one_line(error: Exception) -> str | None:
     """What the user did wrong, on one line; None for an error of the program itself."""
     if hasattr(error, "format_message"):  # the option parser's own errors
         text = error.format_message()

@@ -39,6 +39,18 @@ class Job(NamedTuple):
         merged = full_ranges(self.modality, self.geometry, parse_ranges(self.modality.FIELDS, self.ranges, stated))
         return self._replace(ranges=merged, optics={**self.optics, "ranges": merged})
 
+    def instrument(self, calibration: Any, stated: Any = None) -> tuple[Any, Any, tuple[str, ...]]:
+        """Spec and detector to reconstruct with, and warnings: the calibration's, or else the stated (None: nominal) spec."""
+        if calibration is None:
+            from diffphys.calibrate.detector import estimate
+
+            detector, doubts = estimate(self.y, self.modality, geometry=self.geometry, detector=self.detector)
+            return self.modality.nominal(self.geometry) if stated is None else stated, detector, doubts
+        if set(calibration.names) <= set(calibration.undetermined):
+            doubt = "no parameter is determined by this data: the image is restored with the nominal instrument"
+            return self.modality.nominal(self.geometry), calibration.detector, (doubt,)
+        return calibration.spec, calibration.detector, ()
+
     def with_zernike(self, stated: str | None) -> Job:
         """The job's modality with Zernike coefficients as further parameters: `5,6,7,8`; confocal also `slant`, `polarised`."""
         if stated is None:
@@ -115,7 +127,7 @@ def _from_tiff(
     stack: Path, modality: str | None, optics: Path | None, *, channel: str | None, voxel_um: Any, axes: str | None
 ) -> Job:
     from diffphys.io import optics_file
-    from diffphys.io.tiff import is_volume, read_stack
+    from diffphys.io.tiff import read_stack
     from diffphys.types import resolve
 
     if optics is None:
@@ -130,16 +142,25 @@ def _from_tiff(
         axes=axes,
         detector=stated.detector,
     )
-    y, shape = measured.data, measured.data.shape
+    return bound(measured, stated, name=stack.name)
+
+
+def bound(measured: Any, stated: Any, *, name: str) -> Job:
+    """A `Measurement` with the `Optics` that an optics file states; `name` is what messages call the measurement."""
+    from diffphys.io.optics_file import full_ranges
+    from diffphys.io.tiff import is_volume
+    from diffphys.types import resolve
+
+    known, shape = resolve(stated.modality), measured.data.shape
     geometry = stated.bind(shape if is_volume(known) else shape[1:], measured.voxel_um)
     frames = getattr(geometry, "frames", None)
     if frames is not None and frames != shape[0]:
         raise ValueError(
-            f"{stack.name} has {shape[0]} frames, but {optics.name} states {frames} phase_offsets_rad; expected one per frame"
+            f"{name} has {shape[0]} frames, but {stated.source} states {frames} phase_offsets_rad; expected one per frame"
         )
-    ranges = optics_file.full_ranges(known, geometry, stated.ranges)
+    ranges = full_ranges(known, geometry, stated.ranges)
     used = {**stated.as_dict(), "geometry": geometry, "ranges": ranges, "image": _brief(measured.metadata)}
-    return Job(known, y, geometry, stated.detector, ranges, measured.voxel_um, used, measured.warnings)
+    return Job(known, measured.data, geometry, stated.detector, ranges, measured.voxel_um, used, measured.warnings)
 
 
 def _optics_advice(stack: Path, modality: str | None) -> str:

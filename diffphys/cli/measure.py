@@ -82,7 +82,8 @@ def reconstruct(
         calibration = run.calibrate(job) if spec is None and kernel is None else None
         with run.keeping_finished_work(job, out, calibration), StopFlag() as stop:
             run.write_calibration(job, out, calibration)
-            used, detector = _instrument(run, job, calibration, stated)
+            used, detector, doubts = job.instrument(calibration, stated)
+            run.warn(doubts)
             restored = run.reconstruct(job, used, detector, method=method, psf=kernel, stop=stop, **choice)
         run.write_image(job, out, restored)
         run.figure(job, out, calibration, restored)
@@ -162,20 +163,6 @@ def _stated_spec(job: Job, spec: str | None) -> Any:
     if spec is None:
         return None
     return parse_spec(spec, job.modality, job.geometry) if "=" in spec else read_spec(spec, job.modality)
-
-
-def _instrument(run: Run, job: Job, calibration: Any, stated: Any) -> tuple[Any, Any]:
-    """The spec and the detector to reconstruct with."""
-    if calibration is not None:
-        if set(calibration.names) <= set(calibration.undetermined):
-            run.warn(["no parameter is determined by this data: the image is restored with the nominal instrument"])
-            return job.modality.nominal(job.geometry), calibration.detector
-        return calibration.spec, calibration.detector
-    from diffphys.calibrate.detector import estimate
-
-    detector, doubts = estimate(job.y, job.modality, geometry=job.geometry, detector=job.detector)
-    run.warn(doubts)
-    return job.modality.nominal(job.geometry) if stated is None else stated, detector
 
 
 def _measured_psf(run: Run, job: Job, path: Path | None, voxel_um: tuple[float, ...] | None) -> Any:

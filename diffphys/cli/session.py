@@ -31,7 +31,8 @@ def warn(lines: Iterable[str]) -> None:
 def use_cache() -> None:
     """Keep compiled programs between runs (DIFFPHYS_CACHE=off: do not; a folder: there), and leave GPU memory to others.
 
-    Only the command line does this; the library never changes jax's settings. Must run before jax computes anything.
+    Only the programs (command line, napari widget) do this; the library never changes jax's settings. Must run before jax
+    computes anything.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = os.environ.get("DIFFPHYS_CACHE", "")

@@ -32,19 +32,28 @@ def calibration_table(modality: Any, calibration: Any) -> str:
     return table(rows)
 
 
+def verdicts(calibration: Any, restored: Any) -> list[str]:
+    """Status and remedy of what was done (None: it was not), and what this data cannot tell; one line each."""
+    lines: list[str] = []
+    if calibration is not None:
+        lines.append(f"calibration: {calibration.status.name}, {calibration.remedy}")
+        lines += [f"not determined: {name}: {why}" for name, why in calibration.undetermined.items()]
+    if restored is not None:
+        trusted = calibration is None or calibration.status == Status.CONVERGED
+        rest = restored.remedy if trusted or restored.status else "no better than the calibration it rests on"
+        lines.append(f"reconstruction: {restored.status.name} after {restored.iterations} iterations, {rest}")
+    return lines
+
+
 def outcome(job: Job, calibration: Any, restored: Any, output: Path) -> tuple[str, ...]:
     """Print the results of a run; its warnings."""
     lines: list[str] = []
     if calibration is not None:
         print(calibration_table(job.modality, calibration))
-        print(f"calibration: {calibration.status.name}, {calibration.remedy}")
-        for name, why in calibration.undetermined.items():
-            print(f"not determined: {name}: {why}")
         lines += calibration.warnings
     if restored is not None:
-        trusted = calibration is None or calibration.status == Status.CONVERGED
-        rest = restored.remedy if trusted or restored.status else "no better than the calibration it rests on"
-        print(f"reconstruction: {restored.status.name} after {restored.iterations} iterations, {rest}")
         lines += restored.warnings
+    for line in verdicts(calibration, restored):
+        print(line)
     print(f"results: {output}")
     return tuple(lines)

@@ -70,19 +70,20 @@ def read_stack(
         OSError: the file cannot be opened.
     """
     path, volume = Path(path), is_volume(modality)
-    raw, said, header, names, metadata = vendor.load(path) if vendor.is_vendor(path) else _load(path)
+    raw, said, header, names, metadata = vendor.load(path) if vendor.is_vendor(path) else load(path)
     if raw.dtype.kind not in "uif":
         raise ValueError(f"{path.name} holds {raw.dtype} values; expected integer or floating-point counts")
     view = arrange(raw, said, volume=volume, name=path.name, channel=channel, names=names, override=axes)
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is refused below
         data = np.ascontiguousarray(view.data, np.float32)
     check_counts(data, name=path.name, detector=detector)
-    size, warned = _voxel_size(path.name, header if volume else header[1:], voxel_um)
+    size, warned = voxel_size(path.name, header if volume else header[1:], voxel_um)
     metadata |= {"axes_read_as": view.axes, "channel": view.channel}
     return Measurement(data, size, view.channels, metadata, (*view.warnings, *warned, *saturation_warnings(view.data)))
 
 
-def _load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[str, Any]]:
+def load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[str, Any]]:
+    """Array as stored, its axes, voxel size (z, y, x) in micrometres, channel names, metadata; ValueError if damaged."""
     check_chain(path)  # also: a missing or unreadable file keeps the system's own message
     try:
         with tifffile.TiffFile(path) as tif:
@@ -103,6 +104,16 @@ def _load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[s
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read {path.name} as TIFF ({reason}); expected a complete TIFF file") from error
     return raw, series.axes, header, names, metadata
+
+
+def axes_of(path: Path) -> str | None:
+    """Axes of a grey TIFF with planes of numbers, from its header alone; None for anything else and for damaged files."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            axes, kind = tif.series[0].axes.lower(), tif.series[0].dtype.kind
+    except Exception:  # damaged files fail in many ways inside the reader
+        return None
+    return axes if axes.endswith("yx") and "s" not in axes and kind in "uif" else None
 
 
 def ome_text(path: Path | str) -> str | None:
@@ -127,9 +138,10 @@ def ome_text(path: Path | str) -> str | None:
     return text or None
 
 
-def _voxel_size(
+def voxel_size(
     name: str, header: tuple[float | None, ...], given: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The given voxel size, or else the header's, in micrometres, and a warning where they differ; ValueError without any."""
     letters = "zyx"[-len(header) :]
     option = " ".join(letters.upper())
     if given is None:

@@ -1,1 +1,2 @@
-"""The operator inside other people's solvers: flax NNX (`layer`, `unrolled`), PyTorch (`torch`), deepinv (`deepinv`)."""
+"""diffphys inside other people's programs: flax NNX (`layer`, `unrolled`), PyTorch (`torch`), deepinv (`deepinv`), the viewer
+napari (`napari`)."""
