@@ -1,8 +1,14 @@
-"""What several test files share: double precision on request, and the modalities."""
+"""What several test files share: compiled programs, double precision on request, and the modalities."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
+
+# What one process has compiled is there for every other one, and for the next run; jax reads this when it is imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest

@@ -20,11 +20,9 @@ import threading
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import psutil
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from scipy import ndimage
 from test_volumes import OPTICS, Silent, write_volume
 
@@ -93,19 +91,9 @@ def answers(port):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory):
-    """Workers import this package, share compiled programs with this process, and are looked after often."""
-    programs = str(tmp_path_factory.mktemp("xla"))
-    shared = {"jax_compilation_cache_dir": programs, "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in shared}
-    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        for name, value in shared.items():
-            jax.config.update(name, value)
-            stack.callback(jax.config.update, name, before[name])
-        stack.callback(compilation_cache.reset_cache)
-        compilation_cache.reset_cache()  # otherwise the first program has decided that there is none
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", programs)
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def surroundings():
+    """Workers import this package and are looked after often."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path(diffphys.__file__).parents[1]))
         patch.setattr(cluster, "ROUND", 0.5)

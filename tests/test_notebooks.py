@@ -35,12 +35,11 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Small arrays, no screen, quick compiling; and programs that one notebook has compiled are there for the next."""
+def environment():
+    """Small arrays, no screen, quick compiling."""
     small = {"DIFFPHYS_NOTEBOOK_SMALL": "1", "MPLBACKEND": "Agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles sooner
-    kept = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     simulated = {"DIFFPHYS_NOTEBOOK_DATA": "no such folder"}  # the real stacks: test_real_stacks.py
-    return {**kept, **os.environ, **small, **simulated, "PYTHONPATH": str(FOLDER.parent)}
+    return {**os.environ, **small, **simulated, "PYTHONPATH": str(FOLDER.parent)}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -77,11 +77,9 @@ def counts():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shared_programs(tmp_path_factory):
-    """Child processes keep their compiled programs where the next one finds them."""
+def one_thread_each():
+    """Child processes leave the cores to each other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         yield
 
