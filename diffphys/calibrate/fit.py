@@ -198,10 +198,22 @@ def search(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: La
         starts = [first_guess(p, m[2], theta) for p, m, theta in zip(coarse, made, thetas, strict=True)]
         data = [m[1] for m in made]
         warm = over(_warmed, (model,), [(d, q, np.int32(WARM_UP)) for d, q in zip(data, starts, strict=True)], how)
-        sifted = over(_minimised, (model,), [(d, q, np.int32(SIFT)) for d, q in zip(data, warm, strict=True)], how)
-        kept = [q[_order(value)[:KEPT]] for q, value in sifted]
+        kept = _sifted(model, data, warm, how=how)
         found = over(_minimised, (model,), [(d, q, np.int32(JOINT)) for d, q in zip(data, kept, strict=True)], how)
     return [q[_order(value)[:FINALISTS], : model.parameters] for q, value in found]
+
+
+def _sifted(model: evidence.Model, data: Sequence[evidence.Data], starts: Sequence[Any], *, how: Lanes) -> list[np.ndarray]:
+    """Per stack (KEPT, Q) of its starts (S, Q), the best after SIFT steps. They run KEPT at a time: the program that goes on
+    with the kept ones serves here too."""
+    fill = [np.concatenate([q, np.repeat(q[-1:], -len(q) % KEPT, axis=0)]).reshape(-1, KEPT, q.shape[1]) for q in starts]
+    items = [(d, part, np.int32(SIFT)) for d, parts in zip(data, fill, strict=True) for part in parts]
+    ended = iter(over(_minimised, (model,), items, how))
+    kept = []
+    for parts, own in zip(fill, starts, strict=True):
+        points, values = (np.concatenate(v)[: len(own)] for v in zip(*(next(ended) for _ in parts), strict=True))
+        kept.append(points[_order(values)[:KEPT]])
+    return kept
 
 
 def _coarse(problem: Problem) -> Problem:

@@ -46,7 +46,7 @@ def _level(problem: Problem) -> float:
 
 
 def _richardson_lucy(problem: Problem, options: dict[str, Any], callback: Callback | None) -> Choice:
-    level = _level(problem)
+    level = options.pop("level", None) or _level(problem)
     found = rl.richardson_lucy(problem, level=level, callback=callback, **options)
     fixed = {n: v for n, v in options.items() if n in ("accelerate", "tv_weight")}
     return "richardson_lucy", fixed | {"iterations": max(found.iterations, 1), "stopping": "fixed", "level": level}
@@ -69,7 +69,7 @@ def _tv(problem: Problem, options: dict[str, Any], callback: Callback | None) ->
     if weight is None:
         known = rl.allowed(problem)
         weight = tv.held_out_weight(problem, seed=seed, callback=callback)[0] if known else tv.STRENGTH * noise_weight(problem)
-    return "tv", {**options, "weight": weight, "level": _level(problem)}
+    return "tv", {"level": _level(problem), **options, "weight": weight}
 
 
 SETTLED: dict[str, Callable[[Problem, dict[str, Any], Callback | None], Choice]] = {
