@@ -25,7 +25,6 @@ root_doc = "index"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # pages of `adding_*` may be absent
 
 html_theme = "furo"
 html_title = f"diffphys {release}"

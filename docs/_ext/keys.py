@@ -1,4 +1,4 @@
-"""Tables of the file formats' keys, from the code that reads them: optics.yaml, run.json, calibration.json, parameters."""
+"""Tables that the code knows: keys of the file formats, mismatch parameters, the benchmark's tiers, methods and codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def parts() -> dict[str, str]:
 
     found = {f"optics_{m.NAME}": _optics(m) for m in (confocal, shg)}
     found |= {f"parameters_{m.NAME}": _parameters(m) for m in (confocal, shg)}
-    return found | {"run_json": _record(RunRecord), "calibration_json": _record(CalibrationRecord)}
+    found |= {"run_json": _record(RunRecord), "calibration_json": _record(CalibrationRecord)}
+    return found | {"tiers": _tiers(), "methods": _methods(), "verdicts": _verdicts()}
 
 
 def table(heading: tuple[str, ...], rows: Any) -> str:
@@ -31,6 +32,32 @@ def _parameters(modality: Any) -> str:
         for f in modality.FIELDS
     ]
     return table(("parameter", "symbol", "unit", "nominal", "default range", "kind"), rows)
+
+
+def _tiers() -> str:
+    from diffphys.benchmark import tiers
+    from diffphys.types import resolve
+
+    units = {(m, f.name): f.unit for m in tiers.MODALITIES for f in resolve(m).FIELDS}
+    rows = [
+        (m, f"`{name}`", units[m, name], *("{:g} … {:g}".format(*tiers.ranges(m, t)[name]) for t in tiers.TIERS))
+        for m in tiers.MODALITIES
+        for name in tiers.ranges(m, "public")
+    ]
+    return table(("modality", "parameter", "unit", *tiers.TIERS), rows)
+
+
+def _methods() -> str:
+    from diffphys.benchmark.methods import METHODS
+
+    rows = [(modality, row.name, f"`{row.solver}`", row.note) for modality, known in METHODS.items() for row in known]
+    return table(("modality", "row", "method", "what it is"), rows)
+
+
+def _verdicts() -> str:
+    from diffphys.benchmark.runner.verdict import REMEDY
+
+    return table(("code", "meaning"), [(f"`{code}`", text) for code, text in REMEDY.items() if text])
 
 
 def _optics(modality: Any) -> str:
