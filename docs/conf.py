@@ -1,7 +1,7 @@
 """Sphinx: the documentation of diffphys, from the pages here, the docstrings, the command line and the notebooks.
 
-What can be derived is derived: `_ext/derived.py` writes the pages of the command line, of the file formats' keys and of the
-notebooks into `generated/` before Sphinx looks for pages. Nothing is fetched from the net; formulas become MathML at build time.
+What can be derived is: `_ext/derived.py` writes the page of the command line, the tables that the code knows and the notebooks
+into `generated/` before Sphinx looks for pages. Nothing is fetched from the net; formulas become MathML at build time.
 """
 
 from __future__ import annotations

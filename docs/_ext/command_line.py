@@ -9,7 +9,7 @@ HEAD = """\
 # Command line
 
 Written from the program's own help; `diffphys COMMAND --help` prints the same. Exit codes: 0 done, 2 the input cannot be used
-(one line says why), 130 stopped by Ctrl-C with finished work kept. `--debug` before the command shows the traceback of an error.
+(one line says why), 130 stopped by Ctrl-C with finished work kept. `diffphys --debug COMMAND` shows the traceback of an error.
 """
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from percent import cells  # noqa: E402
+import matplotlib.pyplot as plt
+from percent import cells
 
 DPI = 80
 
