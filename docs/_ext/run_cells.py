@@ -27,7 +27,7 @@ class Shown:
     def __init__(self, folder: Path, stem: str) -> None:
         self.folder, self.stem, self.names, self.count = folder, stem, [], 0
 
-    def show(self, *_: Any, **__: Any) -> None:
+    def show(self) -> None:
         for number in plt.get_fignums():
             self.count += 1
             self.names.append(f"{self.stem}-{self.count}.png")
@@ -38,7 +38,7 @@ class Shown:
 def run(path: Path, folder: Path) -> list[dict[str, Any]]:
     """Outputs of the code cells of `path`, in order; the first exception ends it."""
     shown, space, outputs = Shown(folder, path.stem), {"__name__": "__main__"}, []
-    plt.show = shown.show
+    plt.show = lambda *_, **__: shown.show()  # a function: matplotlib sets attributes on it
     for number, cell in enumerate(c for c in cells(path.read_text(encoding="utf-8")) if c.is_code):
         printed, shown.names = io.StringIO(), []
         with contextlib.redirect_stdout(printed):
