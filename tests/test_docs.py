@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
 import os
 import re
 import shlex
@@ -108,6 +110,59 @@ def test_every_command_and_option_is_on_the_page(site):
         assert f">{name}<" in shown
         for parameter in command.params:
             assert all(option in shown for option in parameter.opts if option.startswith("--"))
+
+
+MINI = """# %% [markdown]
+# # Title
+#
+# Words.
+
+# %%
+import matplotlib.pyplot as plt
+
+plt.plot([1, 2])
+plt.show()
+print("printed")
+# %% [markdown]
+# ## After
+"""
+
+
+def test_a_notebook_run_shows_its_output_below_the_cell(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    import percent
+
+    (tmp_path / "mini.py").write_text(MINI, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(DOCS / "_ext")}
+    subprocess.run([sys.executable, DOCS / "_ext/run_cells.py", tmp_path / "mini.py", tmp_path], env=environment, check=True)
+    outputs = json.loads((tmp_path / "mini.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "mini-1.png").read_bytes()[:4] == b"\x89PNG"
+    text = percent.page("mini.py", MINI, outputs, images="drawn")
+    places = [text.index(part) for part in ("# Title", "Words.", "plt.plot", "printed\n", "(drawn/mini-1.png)", "## After")]
+    assert places == sorted(places) and text.startswith("# Title")
+    assert "printed\n```" not in percent.page("mini.py", MINI)
+
+
+def test_names_in_the_text_exist():
+    """Every `diffphys.a.b` of the pages is a module or an attribute."""
+    names = {n for page in WRITTEN for n in re.findall(r"`(diffphys(?:\.\w+)+)", page.read_text(encoding="utf-8"))}
+    assert len(names) > 30
+    for name in names:
+        parts = name.split(".")
+        modules = [n for n in range(len(parts), 0, -1) if find_spec_quietly(".".join(parts[:n]))]
+        if parts[:3] in (["diffphys", "plugin", "torch"], ["diffphys", "plugin", "deepinv"]):
+            continue  # may be absent; tests of their own
+        here = importlib.import_module(".".join(parts[: modules[0]]))
+        for part in parts[modules[0] :]:
+            assert hasattr(here, part), f"{name} does not exist"
+            here = getattr(here, part)
+
+
+def find_spec_quietly(name):
+    try:
+        return find_spec(name)
+    except ModuleNotFoundError:  # its parent is no package
+        return None
 
 
 def test_code_blocks_run(tmp_path):
