@@ -113,9 +113,9 @@ def kind(annotation: Any) -> str:
     if str(origin) == "typing.Annotated" or hasattr(annotation, "__metadata__"):
         return kind(arguments[0])
     if origin is list:
-        return f"list of {kind(arguments[0])}"
+        return f"[{kind(arguments[0])}, …]"
     if origin is tuple:
-        return " and ".join(kind(a) for a in arguments)
+        return f"[{', '.join(kind(a) for a in arguments)}]"
     if origin is dict:
         return f"name → {kind(arguments[1])}"
     if arguments:
