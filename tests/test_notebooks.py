@@ -42,10 +42,17 @@ for page in map(Path, sys.argv[2:]):
 """
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_it_runs_top_to_bottom(path, tmp_path):
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Small arrays, no screen, quick compiling; and programs that one notebook has compiled are there for the next."""
     small = {"DIFFPHYS_NOTEBOOK_SMALL": "1", "MPLBACKEND": "Agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles sooner
-    environment = {**os.environ, **small, "PYTHONPATH": str(FOLDER.parent)}
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("xla")), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    simulated = {"DIFFPHYS_NOTEBOOK_DATA": "no such folder"}  # the real stacks: test_real_stacks.py
+    return {**kept, **os.environ, **small, **simulated, "PYTHONPATH": str(FOLDER.parent)}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_it_runs_top_to_bottom(path, tmp_path, environment):
     pages = [FOLDER.parent / "docs" / f"{name}.md" for name in PAGES.get(path.stem, ())]
     ran = subprocess.run(
         [sys.executable, "-c", RUN, path, *pages], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900
