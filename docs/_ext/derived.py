@@ -44,14 +44,13 @@ def notebooks() -> list[Path]:
 
 
 def executed(path: Path, folder: Path) -> list[dict[str, Any]]:
-    """Outputs of a notebook, run in a process and a directory of its own."""
+    """Outputs of a notebook, run in a process of its own from the repository's root; notebooks leave nothing behind."""
     _log.info("running %s", path.name)
     folder.mkdir(parents=True, exist_ok=True)
     paths = os.pathsep.join([str(DOCS / "_ext"), str(DOCS.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONWARNINGS": "default"}
     call = [sys.executable, str(DOCS / "_ext" / "run_cells.py"), str(path), str(folder)]
-    with tempfile.TemporaryDirectory() as place:
-        ran = subprocess.run(call, cwd=place, env=environment, capture_output=True, text=True, timeout=1800)
+    ran = subprocess.run(call, cwd=DOCS.parent, env=environment, capture_output=True, text=True, timeout=1800)
     if ran.returncode:
         raise ExtensionError(f"{path.name} does not run: {ran.stderr.strip()[-2000:]}")
     return json.loads((folder / f"{path.stem}.json").read_text(encoding="utf-8"))
