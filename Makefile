@@ -5,11 +5,13 @@
 #   make test-oldest   the tests of tests/supported.txt with the versions of tests/oldest.txt (Python 3.11)
 #   make test-newest   the same with the newest of everything, pre-releases of jax included (Python 3.12 or newer)
 #   make test-wheel    build the wheel, install it, run the demo in an empty folder
+# The documentation site:
+#   make docs          docs/_build/html, notebooks run; make linkcheck needs the net
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup setup-dev demo test test-oldest test-newest test-wheel lint clean
+.PHONY: setup setup-dev demo test test-oldest test-newest test-wheel lint docs linkcheck clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -29,9 +31,19 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 demo: setup
 	$(BIN)/diffphys demo --output demo
 
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.installed-docs
+	DIFFPHYS_DOCS_EXECUTE=1 $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+linkcheck: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -b linkcheck docs docs/_build/linkcheck
+
 lint: setup-dev
-	$(BIN)/ruff check diffphys tests benchmarks notebooks
-	$(BIN)/ruff format --check diffphys tests benchmarks notebooks
+	$(BIN)/ruff check diffphys tests benchmarks notebooks docs
+	$(BIN)/ruff format --check diffphys tests benchmarks notebooks docs
 	$(BIN)/mypy
 
 test: lint
@@ -60,4 +72,4 @@ test-wheel:
 	cd $(FRESH)/empty && ../bin/diffphys demo --output demo && ls demo
 
 clean:
-	rm -rf $(VENV) $(VENV)-test-oldest $(VENV)-test-newest $(VENV)-test-wheel demo
+	rm -rf $(VENV) $(VENV)-test-oldest $(VENV)-test-newest $(VENV)-test-wheel demo docs/_build docs/generated .pytest_cache

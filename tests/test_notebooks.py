@@ -14,9 +14,13 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(p for p in FOLDER.glob("*.py") if p.name != "to_ipynb.py")
 
-# Runs a notebook as a script; what it shows is drawn and looked at instead.
+# Pages of the documentation with the same instrument: run after the notebook, when its programs are compiled.
+PAGES = {"calibrate_a_confocal_stack": ("start", "large")}
+
+# Runs a notebook as a script, then the code of pages; what is shown is drawn and looked at instead.
 RUN = """
-import runpy, sys
+import re, runpy, sys
+from pathlib import Path
 import matplotlib.pyplot as plt
 
 def show():
@@ -31,6 +35,10 @@ def show():
 
 plt.show = show
 runpy.run_path(sys.argv[1], run_name="__main__")
+for page in map(Path, sys.argv[2:]):
+    code = re.findall(r"^```python\\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    exec(compile("\\n".join(code), page.name, "exec"), {"__name__": "docs"})
+    print("RAN", page.name)
 """
 
 
@@ -44,11 +52,13 @@ def environment():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_it_runs_top_to_bottom(path, tmp_path, environment):
+    pages = [FOLDER.parent / "docs" / f"{name}.md" for name in PAGES.get(path.stem, ())]
     ran = subprocess.run(
-        [sys.executable, "-c", RUN, path], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900
+        [sys.executable, "-c", RUN, path, *pages], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.count("FIGURE") >= 2
+    assert all(f"RAN {page.name}" in ran.stdout for page in pages)
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
