@@ -16,6 +16,13 @@ import pytest
 from diffphys import confocal, shg
 
 
+@pytest.fixture(scope="module", autouse=True)
+def freed():
+    """A file leaves no compiled programs in memory; some tests ask for as much as is free."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def float64():
     """Double precision for one test."""

@@ -127,7 +127,7 @@ def restored(folder, name, tell=lambda line: None, **asked):
     """The record of the volume's restoration by a hundred iterations of Richardson-Lucy."""
     request = volume.Request(
         source=folder / "in.zarr", optics=optics_file.parse(OPTICS, name="optics.yaml"), spec={"z_step": 0.0},
-        options={"iterations": 100, "stopping": "fixed"}, tile=TILE, budget=2 * 2**30, **asked,
+        options={"iterations": 100, "stopping": "fixed"}, tile=TILE, budget=8 * 2**30, **asked,
     )  # fmt: skip
     return volume.restore(request, folder / name, progress=lambda title: Silent(), tell=tell)
 
