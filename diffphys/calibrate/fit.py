@@ -103,36 +103,39 @@ def model_of(
     return evidence.Model(otf, spectrum.log, len(modality.FIELDS), frames), spectrum
 
 
-def _minimised(model: evidence.Model, data: evidence.Data, starts: Array, iterations: Array) -> tuple[Array, Array]:
-    """Parameters (S, Q) and values (S,) that the iteration from `starts` ends at."""
+def _minimised(model: evidence.Model, data: evidence.Data, q: Array, iterations: Array) -> tuple[Array, Array]:
+    """Parameters (Q,) and value that the iteration from `q` ends at."""
 
     def evaluate(q: Array) -> tuple[Array, Array, Array]:
         return evidence.evaluate(model, data, q)[:3]
 
     box = fisher_scoring.Box(data.low, data.high, data.step)
-
-    def one(q: Array) -> tuple[Array, Array]:
-        state = fisher_scoring.minimise(evaluate, box, q, mask=jnp.ones_like(q), iterations=iterations)
-        return state.q, state.value
-
-    return jax.vmap(one)(starts)
+    state = fisher_scoring.minimise(evaluate, box, q, mask=jnp.ones_like(q), iterations=iterations)
+    return state.q, state.value
 
 
-def _warmed(model: evidence.Model, data: evidence.Data, starts: Array, iterations: Array) -> Array:
-    """`starts`, (S, Q), with their hyper-parameters fitted; theta would otherwise run off to repair a wrong spectrum."""
+def _warmed(model: evidence.Model, data: evidence.Data, q: Array, iterations: Array) -> Array:
+    """`q` (Q,) with its hyper-parameters fitted; theta would otherwise run off to repair a wrong spectrum."""
     p = model.parameters
     box = fisher_scoring.Box(data.low[p:], data.high[p:], data.step[p:])
+    pairs = evidence.transmitted(model, data, q[:p])
 
-    def one(q: Array) -> Array:
-        pairs = evidence.transmitted(model, data, q[:p])
+    def evaluate(tail: Array) -> tuple[Array, Array, Array]:
+        return evidence.evaluate_held(model, data, jnp.concatenate([q[:p], tail]), pairs)[:3]
 
-        def evaluate(tail: Array) -> tuple[Array, Array, Array]:
-            return evidence.evaluate_held(model, data, jnp.concatenate([q[:p], tail]), pairs)[:3]
+    state = fisher_scoring.minimise(evaluate, box, q[p:], mask=jnp.ones_like(q[p:]), iterations=iterations)
+    return jnp.concatenate([q[:p], state.q])
 
-        state = fisher_scoring.minimise(evaluate, box, q[p:], mask=jnp.ones_like(q[p:]), iterations=iterations)
-        return jnp.concatenate([q[:p], state.q])
 
-    return jax.vmap(one)(starts)
+def _each(
+    fn: Callable[..., Any], model: evidence.Model, data: Sequence[evidence.Data], starts: Sequence[Any], iterations: int,
+    how: Lanes,
+) -> list[Any]:  # fmt: skip
+    """Per stack the results of `fn` from its starts (S, Q), stacked. One start per item: one program for any number of them,
+    and each ends when it is done."""
+    items = [(d, q, np.int32(iterations)) for d, own in zip(data, starts, strict=True) for q in own]
+    ended = iter(over(fn, (model,), items, how))
+    return [jax.tree.map(lambda *v: np.stack(v), *(next(ended) for _ in own)) for own in starts]
 
 
 def _described(model: evidence.Model, data: evidence.Data, q: Array) -> tuple[evidence.Point, Array, Array]:
@@ -197,23 +200,11 @@ def search(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: La
         model = made[0][0]
         starts = [first_guess(p, m[2], theta) for p, m, theta in zip(coarse, made, thetas, strict=True)]
         data = [m[1] for m in made]
-        warm = over(_warmed, (model,), [(d, q, np.int32(WARM_UP)) for d, q in zip(data, starts, strict=True)], how)
-        kept = _sifted(model, data, warm, how=how)
-        found = over(_minimised, (model,), [(d, q, np.int32(JOINT)) for d, q in zip(data, kept, strict=True)], how)
+        warm = _each(_warmed, model, data, starts, WARM_UP, how)
+        sifted = _each(_minimised, model, data, warm, SIFT, how)
+        kept = [q[_order(value)[:KEPT]] for q, value in sifted]
+        found = _each(_minimised, model, data, kept, JOINT, how)
     return [q[_order(value)[:FINALISTS], : model.parameters] for q, value in found]
-
-
-def _sifted(model: evidence.Model, data: Sequence[evidence.Data], starts: Sequence[Any], *, how: Lanes) -> list[np.ndarray]:
-    """Per stack (KEPT, Q) of its starts (S, Q), the best after SIFT steps. They run KEPT at a time: the program that goes on
-    with the kept ones serves here too."""
-    fill = [np.concatenate([q, np.repeat(q[-1:], -len(q) % KEPT, axis=0)]).reshape(-1, KEPT, q.shape[1]) for q in starts]
-    items = [(d, part, np.int32(SIFT)) for d, parts in zip(data, fill, strict=True) for part in parts]
-    ended = iter(over(_minimised, (model,), items, how))
-    kept = []
-    for parts, own in zip(fill, starts, strict=True):
-        points, values = (np.concatenate(v)[: len(own)] for v in zip(*(next(ended) for _ in parts), strict=True))
-        kept.append(points[_order(values)[:KEPT]])
-    return kept
 
 
 def _coarse(problem: Problem) -> Problem:
@@ -238,8 +229,8 @@ def settle(problems: Sequence[Problem], family: str, thetas: Sequence[np.ndarray
     """Fits of one family from box-scaled parameters (F, P) per stack."""
     with problems[0].precision():
         made = [make(p, family) for p in problems]
-        items = [(m[1], first_guess(p, m[2], t), np.int32(WARM_UP)) for p, m, t in zip(problems, made, thetas, strict=True)]
-        warm = over(_warmed, (made[0][0],), items, how)
+        starts = [first_guess(p, m[2], t) for p, m, t in zip(problems, made, thetas, strict=True)]
+        warm = _each(_warmed, made[0][0], [m[1] for m in made], starts, WARM_UP, how)
     return polish(problems, family, warm, how=how)
 
 
@@ -247,8 +238,8 @@ def polish(problems: Sequence[Problem], family: str, q: Sequence[np.ndarray], *,
     """Iterate to convergence from full points q, (F, Q) per stack."""
     with problems[0].precision():
         made, dtype = [make(p, family) for p in problems], problems[0].dtype
-        items = [(m[1], np.asarray(v, dtype), np.int32(POLISH)) for m, v in zip(made, q, strict=True)]
-        ended = over(_minimised, (made[0][0],), items, how)
+        starts = [np.asarray(v, dtype) for v in q]
+        ended = _each(_minimised, made[0][0], [m[1] for m in made], starts, POLISH, how)
     ordered = [(points[_order(value)], value[_order(value)]) for points, value in ended]
     return described(problems, family, [points for points, _ in ordered], values=[value for _, value in ordered], how=how)
 
