@@ -85,9 +85,9 @@ def fit_psf(
     modality.check_ranges(ranges, geometry)
     _expect_resolvable(y, modality, geometry)
     problem = _problem(y, sigma, modality, geometry, ranges)
-    evaluate, model, slopes = _functions(problem, modality, geometry)
+    predicted, evaluate = _functions(problem, modality, geometry)
     state, converged = _search(evaluate, problem, iterations)
-    prediction, jacobian = jax.device_get((model(state.q), slopes(state.q)))
+    prediction, jacobian = jax.device_get(jax.jit(predicted)(state.q))
     return _summary(problem, modality, geometry, ranges, detector, state, converged, prediction, jacobian, notes)
 
 
@@ -96,8 +96,8 @@ def predict(calibration: Calibration, modality: Modality | str, *, geometry: Any
     modality = resolve(modality)
     d = calibration.diagnostics
     geometry = modality.block(geometry, tuple(shape)[len(shape) - len(geometry.shape) :])
-    render = _renderer(modality, geometry, np.asarray(d["position_voxels"]))
-    image = render(calibration.spec, jnp.asarray(d["position_voxels"], jnp.float32), d["source_um"] ** 2)
+    psf_of, placed = _renderer(modality, geometry, np.asarray(d["position_voxels"]))
+    image = placed(psf_of(calibration.spec), jnp.asarray(d["position_voxels"], jnp.float32), d["source_um"] ** 2)
     return np.asarray(d["amplitude"] * image.reshape(tuple(shape)) + d["background"])
 
 
@@ -190,8 +190,9 @@ def _oversampled(modality: Modality, geometry: Any, shape: tuple[int, ...], fact
     return lambda spec: modality.psf(replace(spec, z_step=spec.z_step / factor), geometry=fine)
 
 
-def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[[Any, Array, Array | float], Array]:
-    """(spec, position in voxels, variance of the source) -> PSF of the data's window, moved from n//2 by Fourier phases."""
+def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> tuple[Callable, Callable]:
+    """spec -> PSF on a larger and finer window; (that PSF, position in voxels, variance of the source) -> the image in the
+    data's window, moved from n//2 by Fourier phases. The second is linear in the PSF."""
     shape = tuple(geometry.shape)
     pads = [PAD + int(np.ceil(abs(s))) for s in start]
     larger = tuple(n + 2 * p for n, p in zip(shape, pads, strict=True))
@@ -207,50 +208,52 @@ def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> Callable[
         first = g // 2 - f * (n // 2)
         window.append(slice(first, first + f * n, f))
 
-    def render(spec: Any, position: Array, source_um2: Array | float) -> Array:
-        spectrum = rfftn(psf_of(spec) * taper, grid)
+    def placed(psf: Array, position: Array, source_um2: Array | float) -> Array:
+        spectrum = rfftn(psf * taper, grid)
         for axis, (nu, d, f) in enumerate(zip(frequencies, pitch, factors, strict=True)):
             factor = jnp.exp(-2j * jnp.pi * nu * f * position[axis] - 2 * (jnp.pi * nu / d) ** 2 * source_um2)
             spectrum = spectrum * _along(factor, axis, len(shape))
         return irfftn(spectrum, grid)[(..., *window)]
 
-    return render
+    return psf_of, placed
 
 
 def _along(line: Any, axis: int, ndim: int) -> Any:
     return line.reshape([-1 if a == axis else 1 for a in range(ndim)])
 
 
-def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable, Callable]:
-    """(value, gradient, normal matrix), the model image and its Jacobian as functions of q."""
+def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable]:
+    """The model image with its Jacobian, and (value, gradient, normal matrix), as functions of q."""
     count, spatial = len(problem.fields), len(geometry.shape)
-    render = _renderer(modality, geometry, problem.start)
+    psf_of, placed = _renderer(modality, geometry, problem.start)
     prior = jnp.asarray([1.0 / f.prior_half_widths for f in problem.fields] + [0.0] * (spatial + 3), jnp.float32)
-
-    @jax.jit
-    def model(q: Array) -> Array:
-        spec = from_vector(modality.Spec, problem.fields, problem.box.decode(q[:count]))
-        image = render(spec, q[count : count + spatial], SOURCE_UM**2 * q[-3]).reshape(problem.y.shape)
-        return problem.scale * q[-2] * image + problem.level * q[-1]
-
     free = np.flatnonzero(np.asarray(problem.box.half) > 0)
 
-    @jax.jit
-    def slopes(q: Array) -> Array:
-        """(*data, Q) Jacobian; only the spec's free parameters are pushed through the optics."""
-        optical = jax.jacfwd(lambda t: model(q.at[free].set(t)))(q[free])
-        others = jax.jacfwd(lambda r: model(jnp.concatenate([q[:count], r])))(q[count:])
-        fixed = jnp.zeros((*problem.y.shape, count), q.dtype)
-        return jnp.concatenate([fixed.at[..., free].set(optical), others], axis=-1)
+    def spread(psf: Array, rest: Array) -> Array:
+        """Without the background: linear in the PSF."""
+        return problem.scale * rest[-2] * placed(psf, rest[:spatial], SOURCE_UM**2 * rest[-3]).reshape(problem.y.shape)
 
-    @jax.jit
+    def predicted(q: Array) -> tuple[Array, Array]:
+        """Image and (*data, Q) Jacobian; only the spec's free parameters are pushed through the optics, and once."""
+
+        def optics(moving: Array) -> Array:
+            return psf_of(from_vector(modality.Spec, problem.fields, problem.box.decode(q.at[free].set(moving)[:count])))
+
+        psf, push = jax.linearize(optics, q[free])
+        image, turn = jax.linearize(lambda rest: spread(psf, rest) + problem.level * rest[-1], q[count:])
+        others = jax.vmap(turn, out_axes=-1)(jnp.eye(q.size - count, dtype=q.dtype))
+        optical = jax.vmap(lambda d: spread(push(d), q[count:]), out_axes=-1)(jnp.eye(len(free), dtype=q.dtype))
+        fixed = jnp.zeros((*problem.y.shape, count), q.dtype)
+        return image, jnp.concatenate([fixed.at[..., free].set(optical), others], axis=-1)
+
     def evaluate(q: Array) -> tuple[Array, Array, Array]:
-        residual = ((model(q) - problem.y) * problem.weight).ravel()
-        jacobian = (slopes(q) * problem.weight[..., None]).reshape(-1, q.size)
+        image, slopes = predicted(q)
+        residual = ((image - problem.y) * problem.weight).ravel()
+        jacobian = (slopes * problem.weight[..., None]).reshape(-1, q.size)
         value = 0.5 * jnp.vdot(residual, residual) + 0.5 * jnp.sum((prior * q) ** 2)
         return value, residual @ jacobian + prior**2 * q, jacobian.T @ jacobian + jnp.diag(prior**2)
 
-    return evaluate, model, slopes
+    return predicted, evaluate
 
 
 def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fisher_scoring.State, bool]:
