@@ -41,8 +41,8 @@ Evaluate = Callable[[Array], tuple[Array, Array, Array]]  # q -> value, gradient
 def init(q: Array) -> State:
     """Before anything is evaluated: any finite value is better, and the first step stays at q (in its box). So a program
     holds the evaluation once, which halves the time to compile it."""
-    never = jnp.full((), jnp.inf, q.dtype)
-    return State(q, never, jnp.zeros_like(q), jnp.zeros((q.size, q.size), q.dtype), jnp.asarray(DAMPING / EASED, q.dtype), never)
+    never, damping = jnp.full((), jnp.inf, q.dtype), jnp.asarray(DAMPING / EASED, q.dtype)
+    return State(q, never, jnp.zeros_like(q), jnp.zeros((q.size, q.size), q.dtype), damping, never)
 
 
 def step(evaluate: Evaluate, box: Box, mask: Array, state: State) -> State:
