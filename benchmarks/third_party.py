@@ -28,8 +28,8 @@ diffphys is under the Apache License 2.0 (`LICENSE`). This page is written by
 
 * The core and the extras `torch`, `deepinv`, `zarr`, `bio` and `cluster` bring no package under the GPL.
 * `psfmodels` (GPL-3.0) is an oracle of the tests: the package never imports it.
-* `bioio-czi` (GPL-3.0) reads Zeiss's CZI files: an extra of its own, `diffphys[czi]`, never installed unasked. Who passes on a
-  bundle with it passes on a GPL work.
+* `bioio-czi` (GPL-3.0) reads Zeiss's CZI files: an extra of its own, `diffphys[czi]`, installed unasked with the
+  developers' tools (`dev`) only. Who passes on a bundle with it passes on a GPL work.
 * `mkl` (Intel Simplified Software License: free to use and to pass on, not open source): an extra of its own, `diffphys[mkl]`.
 """
 DECLARED, BROUGHT = "Declared dependencies", "What these bring"

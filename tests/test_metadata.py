@@ -276,6 +276,24 @@ def test_makers_files_through_the_reader(tmp_path, capsys, reader, suffix):
         tiff.read_stack(path, modality="confocal_3d", channel=0)
 
 
+def test_a_real_czi(tmp_path, capsys):
+    """Written by the maker's own library: counts, voxel size and channels come back; its bare metadata are refused in one line."""
+    czi = pytest.importorskip("pylibCZIrw.czi", reason="no CZI reader: pip install 'diffphys[czi]'")
+    path, counts = tmp_path / "a.czi", np.arange(2 * 6 * 9 * 10, dtype=np.uint16).reshape(2, 6, 9, 10)
+    with czi.create_czi(str(path)) as file:
+        for c, z in np.ndindex(2, 6):
+            file.write(counts[c, z][..., None], plane={"C": c, "Z": z, "T": 0})
+        file.write_metadata("a", channel_names={0: "DAPI", 1: "GFP"}, scale_x=8e-8, scale_y=8e-8, scale_z=2e-7)
+    got = tiff.read_stack(path, modality="confocal_3d", channel="GFP")
+    np.testing.assert_array_equal(got.data, counts[1])
+    assert got.voxel_um == pytest.approx((0.2, 0.08, 0.08)) and got.channels == ("DAPI", "GFP")
+    code, _, err = run(capsys, "optics", "--init", "confocal_3d", "--from", path)
+    assert code == 2 and "fill in the optics file by hand" in err and err.count("\n") == 1
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="a.czi"):
+        tiff.read_stack(path, modality="confocal_3d", channel=0)
+
+
 def test_an_absent_reader_is_one_line_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(vendor.util, "find_spec", lambda name: None)
     for suffix, extra in ((".czi", "czi"), (".nd2", "bio"), (".lif", "bio")):
