@@ -277,7 +277,7 @@ def test_makers_files_through_the_reader(tmp_path, capsys, reader, suffix):
 
 
 def test_a_real_czi(tmp_path, capsys):
-    """Written by the maker's own library: counts, voxel size and channels come back; its bare metadata are refused in one line."""
+    """Written by the maker's own library: counts, voxel size and channels come back; its bare metadata are one line."""
     czi = pytest.importorskip("pylibCZIrw.czi", reason="no CZI reader: pip install 'diffphys[czi]'")
     path, counts = tmp_path / "a.czi", np.arange(2 * 6 * 9 * 10, dtype=np.uint16).reshape(2, 6, 9, 10)
     with czi.create_czi(str(path)) as file:
@@ -290,7 +290,7 @@ def test_a_real_czi(tmp_path, capsys):
     code, _, err = run(capsys, "optics", "--init", "confocal_3d", "--from", path)
     assert code == 2 and "fill in the optics file by hand" in err and err.count("\n") == 1
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="a.czi"):
+    with pytest.raises(ValueError, match=r"a\.czi"):
         tiff.read_stack(path, modality="confocal_3d", channel=0)
 
 
