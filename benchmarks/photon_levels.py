@@ -27,7 +27,7 @@ KEY = b"diffphys photon levels"
 LEVELS = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 PRINTED = {"shg": 0.882, "confocal_3d": 0.896}  # best standard scores of the seed pages
 METHODS = {
-    "shg": "richardson_lucy,wiener,richardson_lucy_tv,pnp_fista,unet,restormer,restormer_plus",
+    "shg": "richardson_lucy,wiener,richardson_lucy_tv,pnp_fista,unet,resunet,restormer,restormer_plus",
     "confocal_3d": "richardson_lucy,wiener,unet,care,restormer,swinir",
 }
 
