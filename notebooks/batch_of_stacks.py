@@ -6,6 +6,7 @@
 # here: *each stack for itself* (did the stage drift?) and *one spec for all* (`shared=True`: the same instrument, more light).
 
 # %%
+import contextlib
 import os
 import tempfile
 import time
@@ -151,13 +152,13 @@ geometry:
     excitation_nm: 488, emission_nm: 520, pinhole_au: 1.0, depth_um: 10}}
 detector: {{gain: 1, offset: 100, read_sigma: 1, background: {float(detector[0].background):g}}}
 """
-with tempfile.TemporaryDirectory() as place:
-    folder, out = Path(place) / "FOLDER", Path(place) / "OUT"
+with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+    folder, out = Path("FOLDER"), Path("OUT")
     folder.mkdir()
     for number, y in enumerate(stacks[:2]):
         write_image(folder / f"stack_{number}.ome.tif", y, geometry.voxel_um)
-    (Path(place) / "optics.yaml").write_text(OPTICS)
-    options = ["--modality", "confocal_3d", "--optics", f"{place}/optics.yaml", "-o", str(out)]
+    Path("optics.yaml").write_text(OPTICS)
+    options = ["--modality", "confocal_3d", "--optics", "optics.yaml", "-o", str(out)]
     code = main(["calibrate", str(folder), *options])
     print((out / "calibrations.csv").read_text())
     print("beside it:", sorted(path.name for path in out.iterdir()))

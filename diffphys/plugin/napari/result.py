@@ -42,12 +42,12 @@ def text(modality: Modality, calibration: Calibration, restored: Reconstruction 
 
 
 def _parameters(modality: Modality, calibration: Calibration) -> list[str]:
-    units = {f.name: f.unit for f in modality.FIELDS}
+    units = {f.name: "" if f.unit == "1" else f" {f.unit}" for f in modality.FIELDS}
     lines = []
     for name, value in calibration.values.items():
         sigma, (low, high) = calibration.sigma[name], calibration.ranges[name]
         note = " (fixed)" if low == high else " (not determined)" if name in calibration.undetermined else ""
         bar = f" ± {number(sigma, sigma)}" if low < high else ""
-        lines.append(f"{name} = {number(value, sigma)}{bar} {units[name]}{note}".replace("  ", " "))
+        lines.append(f"{name} = {number(value, sigma)}{bar}{units[name]}{note}")
     nothing = " (not determined)" if set(calibration.names) <= set(calibration.undetermined) else ""
     return lines + [f"{n} = {number(v, s)} ± {number(s, s)}{nothing}" for n, (v, s) in calibration.derived.items()]
