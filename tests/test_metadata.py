@@ -237,8 +237,11 @@ class _Image:
     def __init__(self, path, reader):
         assert reader is _Image
 
+    def set_scene(self, number):
+        self.scene = self.scenes[number]
+
     def get_image_data(self, order):
-        assert order == "TCZYX"
+        assert order == "TCZYX" and self.scene in self.scenes
         return np.stack([COUNTS, 2 * COUNTS])[None]
 
 
@@ -271,9 +274,20 @@ def test_makers_files_through_the_reader(tmp_path, capsys, reader, suffix):
     reader.setattr(_Image, "dims", SimpleNamespace(order="TCZYXS", shape=(1, 2, *COUNTS.shape, 3)))
     with pytest.raises(ValueError, match=r"further axes \(S 3\)"):
         tiff.read_stack(path, modality="confocal_3d", channel=0)
-    reader.setattr(_Image, "scenes", ("a", "b"))
-    with pytest.raises(ValueError, match=r"has 2 scenes \(a, b\); export the one you mean"):
-        tiff.read_stack(path, modality="confocal_3d", channel=0)
+    reader.setattr(_Image, "scenes", ("a", "b/c"))
+    reader.setattr(_Image, "dims", SimpleNamespace(order="TCZYX", shape=(1, 2, *COUNTS.shape)))
+    for wrong in (None, "c/DNA", 2):
+        with pytest.raises(ValueError, match=r"has 2 scenes \(a, b/c\); pick one with --channel SCENE/CHANNEL"):
+            tiff.read_stack(path, modality="confocal_3d", channel=wrong)
+    for wanted, number in {"a/DNA": 0, "b/c/DNA": 1, "1/1": 1, "0/DNA": 0}.items():
+        got = tiff.read_stack(path, modality="confocal_3d", channel=wanted)
+        np.testing.assert_array_equal(got.data, 2 * COUNTS)
+        assert got.metadata["scene"] == number
+    for whole in ("b/c", 1):
+        with pytest.raises(ValueError, match="channels"):
+            tiff.read_stack(path, modality="confocal_3d", channel=whole)
+    code, _, err = run(capsys, "optics", "--init", "confocal_3d", "--from", path)
+    assert code == 2 and "has several scenes" in err
 
 
 def test_a_real_czi(tmp_path, capsys):

@@ -60,7 +60,7 @@ def read_stack(
     Args:
         path: plain, OME- or ImageJ TIFF; with the extras, CZI, ND2 or LIF.
         modality: decides the axes.
-        channel: number or name; needed when the file has more than one.
+        channel: number or name; needed when the file has more than one. SCENE/CHANNEL in a CZI, ND2 or LIF of several scenes.
         voxel_um: (z, y, x) or (y, x); overrides the header.
         axes: the meaning of the file's axes, one letter each of z y x c t f (frame), for a header that is silent or wrong.
         detector: stated detector numbers; an offset allows negative values above it.
@@ -70,7 +70,8 @@ def read_stack(
         OSError: the file cannot be opened.
     """
     path, volume = Path(path), is_volume(modality)
-    raw, said, header, names, metadata = vendor.load(path) if vendor.is_vendor(path) else load(path)
+    loaded, channel = vendor.load(path, channel=channel) if vendor.is_vendor(path) else (load(path), channel)
+    raw, said, header, names, metadata = loaded
     if raw.dtype.kind not in "uif":
         raise ValueError(f"{path.name} holds {raw.dtype} values; expected integer or floating-point counts")
     view = arrange(raw, said, volume=volume, name=path.name, channel=channel, names=names, override=axes)

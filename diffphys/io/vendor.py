@@ -1,7 +1,7 @@
 """CZI, ND2 and LIF through bioio, the field's reader of microscope makers' files (an extra): counts, axes, voxel size, OME-XML.
 
-Comes in: a file. Goes out: what `tiff` gets from a TIFF, in bioio's order T C Z Y X. Files of several scenes are refused: which
-one is meant is not guessed.
+Comes in: a file. Goes out: what `tiff` gets from a TIFF, in bioio's order T C Z Y X. Which of several scenes is meant is asked for,
+not guessed.
 """
 
 from __future__ import annotations
@@ -26,19 +26,14 @@ def is_vendor(path: Path | str) -> bool:
 
 
 def open_image(path: Path) -> Any:
-    """The file as bioio's image of its only scene; ValueError with one line if an extra is absent or it cannot be read."""
+    """The file as bioio's image; ValueError with one line if an extra is absent or it cannot be read."""
     plugin, extra = PLUGINS[path.suffix.lower()]
     with path.open("rb"):
         pass  # a missing or unreadable file keeps the system's own message
     if util.find_spec("bioio") is None or util.find_spec(plugin) is None:
         command = f'pip install "diffphys[{extra}]"'
         raise ValueError(f"{path.name} needs the reader {plugin.replace('_', '-')}: {command}; or export it as OME-TIFF")
-    image = _guarded(path, lambda: _bioio(path, plugin))
-    scenes = _guarded(path, lambda: tuple(image.scenes))
-    if len(scenes) > 1:
-        names = ", ".join(ascii(str(s))[1:-1] for s in scenes[:8])
-        raise ValueError(f"{path.name} has {len(scenes)} scenes ({names}); export the one you mean as OME-TIFF")
-    return image
+    return _guarded(path, lambda: _bioio(path, plugin))
 
 
 def _bioio(path: Path, plugin: str) -> Any:
@@ -47,9 +42,28 @@ def _bioio(path: Path, plugin: str) -> Any:
     return import_module("bioio").BioImage(str(path), reader=import_module(plugin).Reader)
 
 
-def load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[str, Any]]:
-    """Counts (T, C, Z, Y, X), axes, voxel size (z, y, x), channel names, metadata; ValueError with one line if unusable."""
+def _scene(image: Any, path: Path, channel: int | str | None) -> tuple[int, int | str | None]:
+    """Number of the scene, and the channel in it: SCENE/CHANNEL, either a name or a number; names of scenes may hold slashes."""
+    scenes = [str(s) for s in _guarded(path, lambda: image.scenes)]
+    if len(scenes) < 2:
+        return 0, channel
+    asked = str(channel)
+    for wanted, rest in ((asked, None), (asked.rpartition("/")[0], asked.rpartition("/")[2])):
+        number = int(wanted) if wanted.isdecimal() and int(wanted) < len(scenes) else -1
+        if wanted in scenes or number >= 0:
+            return scenes.index(wanted) if wanted in scenes else number, rest
+    names = ", ".join(ascii(s)[1:-1] for s in scenes[:8])
+    raise ValueError(f"{path.name} has {len(scenes)} scenes ({names}); pick one with --channel SCENE/CHANNEL, names or numbers")
+
+
+def load(
+    path: Path, *, channel: int | str | None = None
+) -> tuple[tuple[np.ndarray, str, Partial, tuple[str, ...], dict[str, Any]], int | str | None]:
+    """Counts (T, C, Z, Y, X), axes, voxel size (z, y, x), channel names and metadata of a scene, and the channel that is asked
+    for in it; ValueError with one line if unusable."""
     image = open_image(path)
+    scene, channel = _scene(image, path, channel)
+    _guarded(path, lambda: image.set_scene(scene))
     dims = _guarded(path, lambda: dict(zip(image.dims.order, image.dims.shape, strict=True)))
     further = [f"{axis} {size}" for axis, size in dims.items() if axis not in AXES and size > 1]
     if further:
@@ -60,13 +74,15 @@ def load(path: Path) -> tuple[np.ndarray, str, Partial, tuple[str, ...], dict[st
     header = (z if raw.shape[2] > 1 else None, y, x)
     names = tuple(str(n) for n in _guarded(path, lambda: image.channel_names) or ())
     metadata: dict[str, Any] = {"name": path.name, "kind": path.suffix[1:].upper(), "axes": AXES, "shape": list(raw.shape)}
-    metadata |= {"dtype": str(raw.dtype), "header_voxel_um": list(header), "images_in_file": 1}
-    return raw, AXES, header, names, metadata
+    metadata |= {"dtype": str(raw.dtype), "header_voxel_um": list(header), "images_in_file": 1, "scene": scene}
+    return (raw, AXES, header, names, metadata), channel
 
 
 def ome_text(path: Path) -> str | None:
     """The OME-XML that the reader makes of the file's own metadata; None where it makes none."""
     image = open_image(path)
+    if len(_guarded(path, lambda: image.scenes)) > 1:
+        raise ValueError(f"{path.name} has several scenes; leave out --from and fill in the optics file by hand")
     try:
         with warnings.catch_warnings(action="ignore"):  # of the converter, about words that the standard lacks
             ome = image.ome_metadata
