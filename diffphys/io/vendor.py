@@ -1,7 +1,7 @@
 """CZI, ND2 and LIF through bioio, the field's reader of microscope makers' files (an extra): counts, axes, voxel size, OME-XML.
 
-Comes in: a file. Goes out: what `tiff` gets from a TIFF, in bioio's order T C Z Y X. Which of several scenes is meant is asked for,
-not guessed.
+Comes in: a file. Goes out: what `tiff` gets from a TIFF, in bioio's order T C Z Y X. Which of several scenes is meant is
+asked for, not guessed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _bioio(path: Path, plugin: str) -> Any:
 
 
 def _scene(image: Any, path: Path, channel: int | str | None) -> tuple[int, int | str | None]:
-    """Number of the scene, and the channel in it: SCENE/CHANNEL, either a name or a number; names of scenes may hold slashes."""
+    """Number of the scene, and the channel in it: SCENE/CHANNEL, names or numbers; names of scenes may hold slashes."""
     scenes = [str(s) for s in _guarded(path, lambda: image.scenes)]
     if len(scenes) < 2:
         return 0, channel
