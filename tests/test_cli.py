@@ -216,20 +216,23 @@ def test_ctrl_c_during_the_calibration_writes_nothing(simulated, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_lost_in_a_callback_of_the_interpreter_stops_the_next_stage(request):
+def test_ctrl_c_lost_in_a_callback_of_the_interpreter_stops_the_next_stage(request, monkeypatch):
     class Pressed:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
+    reports: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits a deaf one
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with session.heeding_ctrl_c():
         pressed = Pressed()
-        del pressed  # Python reports the KeyboardInterrupt and goes on
+        del pressed  # Python drops the KeyboardInterrupt and goes on
         with pytest.raises(KeyboardInterrupt), session.Clock().stage("next"):
             pass
         session.heed()  # raised once only
+    assert reports == []
+    assert sys.unraisablehook == reports.append
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -83,7 +83,10 @@ _swallowed = False  # a Ctrl-C came and nothing has ended for it yet
 
 @contextmanager
 def heeding_ctrl_c() -> Iterator[None]:
-    """Within it `heed` raises a KeyboardInterrupt that was lost: Python drops one that strikes a callback of its collector."""
+    """Within it `heed` raises a KeyboardInterrupt that was lost: Python drops one that strikes a callback of its collector.
+
+    Python's report of the drop is dropped too: the command ends with its own one line.
+    """
 
     def on_signal(*_: object) -> None:
         global _swallowed
@@ -98,10 +101,18 @@ def heeding_ctrl_c() -> Iterator[None]:
     ):
         yield
         return
+    report = sys.unraisablehook
+
+    def unless_pressed(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            report(lost)
+
     signal.signal(signal.SIGINT, on_signal)
+    sys.unraisablehook = unless_pressed
     try:
         yield
     finally:
+        sys.unraisablehook = report
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
