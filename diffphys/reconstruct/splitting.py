@@ -25,7 +25,7 @@ from diffphys.types import Array, Status
 
 CURVE = "relative change per round"
 FIRST, LAST = 0.1, 0.02  # noise of the first and last denoising, in units of the image's scale
-WEIGHT = 0.3
+WEIGHT, WEIGHT_3D = 0.3, 0.1  # of images, of stacks: the best of 0.03, 0.1, 0.3, 1 on examples held out of the training
 GRADIENTS = 8  # conjugate gradient steps per data step, started at the last image
 
 
@@ -70,7 +70,7 @@ def pnp_dncnn(problem: Problem, *, rounds: int = 6, weight: float = WEIGHT, call
     return _split(problem, denoise, rounds, weight, callback)
 
 
-def ircnn(problem: Problem, *, rounds: int = 6, weight: float = WEIGHT, callback: Callback | None = None) -> Solution:
+def ircnn(problem: Problem, *, rounds: int = 6, weight: float = WEIGHT_3D, callback: Callback | None = None) -> Solution:
     """Splitting with the member of a set of denoisers whose noise is nearest; stacks. Arguments as of `pnp_dncnn`."""
 
     from diffphys.networks.registry import IRCNN_LEVELS
