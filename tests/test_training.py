@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -99,14 +100,10 @@ def test_the_loop_learns_and_going_on_is_going_through(tmp_path):
         if fraction >= 0.5:
             raise KeyboardInterrupt
 
-    keep = loop.KEEP
-    loop.KEEP = 25
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(TINY, RECIPE, images, folder=tmp_path / "b", progress=stop)
-        resumed, told = loop.train(TINY, RECIPE, images, folder=tmp_path / "b")
-    finally:
-        loop.KEEP = keep
+    often = replace(RECIPE, keep=25)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(TINY, often, images, folder=tmp_path / "b", progress=stop)
+    resumed, told = loop.train(TINY, often, images, folder=tmp_path / "b")
     assert len(told.loss) == 2 and int(resumed.step) == 50
     for a, b in zip(jax.tree.leaves(through.weights), jax.tree.leaves(resumed.weights), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

@@ -55,8 +55,7 @@ class Hourglass(nnx.Module):
         multiple = list(self.fold)
         for step in self.steps:
             multiple = [m * s for m, s in zip(multiple, step, strict=True)]
-        x = unshuffle(padded_to(inputs, multiple), self.fold)
-        x = self.head(x)
+        x = self.head(unshuffle(padded_to(inputs, multiple), self.fold).astype(self.head.dtype))
         kept = []
         for scale, blocks in enumerate(self.down):
             if scale:
@@ -69,6 +68,6 @@ class Hourglass(nnx.Module):
             x = self.join[scale](jnp.concatenate([grown, kept[scale]], axis=-1))
             for block in self.up[scale]:
                 x = block(x)
-        out = shuffle(self.tail(x), self.fold)
+        out = shuffle(self.tail(x).astype(inputs.dtype), self.fold)
         out = out[(slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))]
         return out.at[..., 0].add(inputs[..., 0]) if self.residual else out

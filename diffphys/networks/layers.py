@@ -59,6 +59,11 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.dilation = dilation
 
+    @property
+    def dtype(self) -> Any:
+        """Of the weights: what a network computes in; its inputs and outputs keep their own."""
+        return self.weight[...].dtype
+
     def __call__(self, x: Array) -> Array:
         weight, bias = self.weight[...], self.bias[...].astype(x.dtype)
         if weight.shape[0] == 1:  # on rows: the gradient of a matmul over several axes is slow on a CPU

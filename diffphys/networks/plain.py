@@ -36,10 +36,12 @@ class Stack(nnx.Module):
         )  # fmt: skip
 
     def __call__(self, inputs: Array) -> Array:
-        x = unshuffle(padded_to(inputs, self.fold), self.fold)
+        x = unshuffle(padded_to(inputs, self.fold), self.fold).astype(self.layers[0].dtype)
         for layer in list(self.layers)[:-1]:
             x = nnx.relu(layer(x))
-        out = shuffle(self.layers[-1](x), self.fold)[(slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))]
+        out = shuffle(self.layers[-1](x).astype(inputs.dtype), self.fold)[
+            (slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))
+        ]
         return out.at[..., 0].add(inputs[..., 0])
 
 
@@ -68,12 +70,14 @@ class SwinIR(nnx.Module):
         self.tail = Conv(width, 4 * outputs, gain=0.0, **common)
 
     def __call__(self, inputs: Array) -> Array:
-        first = self.head(unshuffle(padded_to(inputs, self.fold), self.fold))
+        first = self.head(unshuffle(padded_to(inputs, self.fold), self.fold).astype(self.head.dtype))
         x = first
         for group, close in zip(self.groups, self.close, strict=True):
             inner = x
             for block in group:
                 inner = block(inner)
             x = x + close(nnx.gelu(inner))
-        out = shuffle(self.tail(x + first), self.fold)[(slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))]
+        out = shuffle(self.tail(x + first).astype(inputs.dtype), self.fold)[
+            (slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))
+        ]
         return out.at[..., 0].add(inputs[..., 0])

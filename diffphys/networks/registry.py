@@ -73,33 +73,34 @@ def _hourglass(block: str, widths: tuple[int, ...], depths: tuple[int, ...], **m
     return {"block": block, "widths": widths, "depths": depths, **more}
 
 
+UNET_2D, UNET_3D = _hourglass("plain", (48, 96, 160), (1, 1, 2)), _hourglass("plain", (40, 64, 112), (1, 2, 2))
+RESTORMER_2D = _hourglass("transposed", (48, 80, 128), (2, 2, 4))
 NETWORKS: dict[str, Network] = {
     network.name: network
     for network in (
-        *_pair("unet", Hourglass, "restore", _hourglass("plain", (32, 64, 96), (1, 1, 1)),
-               _hourglass("plain", (24, 40, 64), (1, 1, 1)), "U-Net (Ronneberger et al., MICCAI 2015; Cicek et al., 2016)"),
-        *_pair("care", Hourglass, "laplace", _hourglass("plain", (32, 64, 96), (1, 1, 1)),
-               _hourglass("plain", (24, 40, 64), (1, 1, 1)), "CARE with a Laplace output (Weigert et al., Nat. Methods 2018)"),
-        Network("resunet_2d", Hourglass, "restore", 2, _hourglass("residual", (32, 64, 96), (1, 2, 3)),
+        *_pair("unet", Hourglass, "restore", UNET_2D, UNET_3D, "U-Net (Ronneberger et al., MICCAI 2015; Cicek et al., 2016)"),
+        *_pair("care", Hourglass, "laplace", UNET_2D, UNET_3D,
+               "CARE with a Laplace output (Weigert et al., Nat. Methods 2018)"),
+        Network("resunet_2d", Hourglass, "restore", 2, _hourglass("residual", (64, 96, 160), (2, 3, 4)),
                 "U-Net of residual blocks (Zhang et al., IEEE GRSL 2018)"),
-        *_pair("restormer", Hourglass, "restore", _hourglass("transposed", (32, 48, 64), (1, 2, 3)),
-               _hourglass("transposed", (24, 32, 48), (1, 1, 2)), "Restormer (Zamir et al., CVPR 2022)"),
-        Network("restormer_plus_2d", Hourglass, "refine", 2, _hourglass("transposed", (32, 48, 64), (1, 2, 3)),
+        *_pair("restormer", Hourglass, "restore", RESTORMER_2D, _hourglass("transposed", (32, 64, 96), (2, 2, 3)),
+               "Restormer (Zamir et al., CVPR 2022)"),
+        Network("restormer_plus_2d", Hourglass, "refine", 2, RESTORMER_2D,
                 "Restormer as the second stage of an unrolled splitting"),
-        Network("deconvformer_2d", Hourglass, "deconvolve", 2, _hourglass("transposed", (32, 48, 64), (1, 2, 2)),
+        Network("deconvformer_2d", Hourglass, "deconvolve", 2, RESTORMER_2D,
                 "Wiener deconvolution in feature space (Dong et al., NeurIPS 2020), then transformers"),
-        Network("swinir_3d", SwinIR, "restore", 3, {"width": 32, "groups": 2, "depth": 2, "window": (4, 4, 4)},
+        Network("swinir_3d", SwinIR, "restore", 3, {"width": 48, "groups": 3, "depth": 2, "window": (4, 4, 4)},
                 "SwinIR in three dimensions (Liang et al., ICCV workshops 2021)"),
-        *_pair("dncnn", Stack, "denoise", {"width": 48, "dilations": (1,) * 8, "folded": True},
+        *_pair("dncnn", Stack, "denoise", {"width": 64, "dilations": (1,) * 10, "folded": True},
                {"width": 24, "dilations": (1,) * 7, "folded": True}, "DnCNN told its noise (Zhang et al., TIP 2017 and 2018)"),
-        *(Network(f"ircnn_{n}_3d", Stack, "denoise", 3, {"width": 24, "dilations": DILATIONS, "folded": True},
+        *(Network(f"ircnn_{n}_3d", Stack, "denoise", 3, {"width": 32, "dilations": DILATIONS, "folded": True},
                   f"IRCNN, member for noise {level:g} (Zhang et al., CVPR 2017)") for n, level in enumerate(IRCNN_LEVELS)),
         Network("noise2void_3d", Hourglass, "blind_spot", 3, _hourglass("plain", (16, 32), (1, 1)),
                 "Noise2Void, trained on measured stacks (Krull et al., CVPR 2019)"),
-        *_pair("score", Hourglass, "score", _hourglass("residual", (32, 64, 96), (1, 2, 3), residual=False),
-               _hourglass("residual", (24, 40, 64), (1, 1, 2), residual=False),
+        *_pair("score", Hourglass, "score", _hourglass("residual", (48, 80, 128), (2, 2, 3), residual=False),
+               _hourglass("residual", (32, 48, 96), (1, 2, 2), residual=False),
                "score network, preconditioned (Karras et al., NeurIPS 2022)"),
-        Network("diffdeconv_2d", Hourglass, "condition", 2, _hourglass("residual", (32, 64, 96), (1, 2, 3), residual=False),
+        Network("diffdeconv_2d", Hourglass, "condition", 2, _hourglass("residual", (64, 96, 160), (2, 2, 3), residual=False),
                 "diffusion conditioned on the calibrated Wiener image"),
     )
 }  # fmt: skip

@@ -1,11 +1,19 @@
-"""Batches of patches: random crops, mirrored and turned; batch `step` is the same for everyone with the same seed."""
+"""Batches of patches: random crops, mirrored and turned; batch `step` is the same for everyone with the same seed.
+
+The examples lie on the device and batches are cut there: a GPU takes a batch in less time than a host needs to cut one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from diffphys.types import Array
 
 INPUTS = ("wiener", "measured", "noise")
 
@@ -21,34 +29,48 @@ class Batches:
     """
 
     def __init__(self, images: Mapping[str, Any], *, patch: tuple[int, ...], size: int, seed: int) -> None:
-        self.images, self.patch, self.size, self.seed = images, patch, size, seed
-        self.shape = images["x"].shape
+        self.patch, self.size, self.seed = tuple(patch), size, seed
+        self.images = {name: jnp.asarray(images[name]) for name in ("x", "unit")} | {"inputs": jnp.asarray(_inputs(images))}
 
-    def __call__(self, step: int) -> dict[str, np.ndarray]:
+    def __call__(self, step: int) -> dict[str, Array]:
         """x (N, *patch), inputs (N, *patch, C), unit (N,), float32."""
-        rng = np.random.default_rng([self.seed, step])
-        rows = [self._patch(rng) for _ in range(self.size)]
-        return {name: np.stack([row[name] for row in rows]).astype(np.float32) for name in rows[0]}
+        return _drawn(self.images, self.seed, step, patch=self.patch, size=self.size)
 
-    def _patch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        index = int(rng.integers(self.shape[0]))
-        starts = [int(rng.integers(n - p + 1)) for n, p in zip(self.shape[1:], self.patch, strict=True)]
-        window: Any = (index, *(slice(s, s + p) for s, p in zip(starts, self.patch, strict=True)))
-        flips = tuple(a for a in range(len(self.patch)) if rng.random() < 0.5)
-        turned = self.patch[-1] == self.patch[-2] and rng.random() < 0.5
 
-        def moved(image: np.ndarray) -> np.ndarray:
-            patch = np.flip(image[window], flips)
-            return patch.swapaxes(len(self.patch) - 2, len(self.patch) - 1) if turned else patch
+def _inputs(images: Mapping[str, Any]) -> np.ndarray:
+    extra = [images["extra"]] if "extra" in images else []
+    return np.concatenate([*extra, *(images[name][..., None] for name in INPUTS)], axis=-1)
 
-        inputs = [moved(self.images["extra"])] if "extra" in self.images else []
-        inputs += [moved(self.images[name])[..., None] for name in INPUTS]
-        return {"x": moved(self.images["x"]), "inputs": np.concatenate(inputs, axis=-1), "unit": self.images["unit"][index]}
+
+@partial(jax.jit, static_argnames=("patch", "size"))
+def _drawn(images: Mapping[str, Array], seed: Array, step: Array, *, patch: tuple[int, ...], size: int) -> dict[str, Array]:
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), size)
+    return jax.vmap(partial(_patch, images, patch))(keys)
+
+
+def _patch(images: Mapping[str, Array], patch: tuple[int, ...], key: Array) -> dict[str, Array]:
+    """One crop of one example, every image moved alike."""
+    count, *shape = images["x"].shape
+    which, where, mirror, turn = jax.random.split(key, 4)
+    index = jax.random.randint(which, (), 0, count)
+    corner = jax.random.randint(where, (len(patch),), 0, 1 + jnp.asarray(shape) - jnp.asarray(patch))
+    mirrored = jax.random.bernoulli(mirror, shape=(len(patch),))
+    turned = jax.random.bernoulli(turn) if patch[-1] == patch[-2] else None
+
+    def moved(image: Array) -> Array:
+        channels = image.shape[1 + len(patch) :]
+        cut = jax.lax.dynamic_slice(image, (index, *corner, *(0 for _ in channels)), (1, *patch, *channels))[0]
+        for axis, flip in enumerate(mirrored):
+            cut = jnp.where(flip, jnp.flip(cut, axis), cut)
+        if turned is not None:
+            cut = jnp.where(turned, cut.swapaxes(len(patch) - 2, len(patch) - 1), cut)
+        return cut.astype(jnp.float32)
+
+    return {"x": moved(images["x"]), "inputs": moved(images["inputs"]), "unit": images["unit"][index].astype(jnp.float32)}
 
 
 def whole(images: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
     """One example as a batch of its own, uncropped."""
-    inputs = [images["extra"][index]] if "extra" in images else []
-    inputs += [images[name][index][..., None] for name in INPUTS]
-    parts = {"x": images["x"][index], "inputs": np.concatenate(inputs, axis=-1), "unit": images["unit"][index]}
-    return {name: np.asarray(value, np.float32)[None] for name, value in parts.items()}
+    one = {name: values[index : index + 1] for name, values in images.items()}
+    parts = {"x": one["x"], "inputs": _inputs(one), "unit": one["unit"]}
+    return {name: np.asarray(value, np.float32) for name, value in parts.items()}

@@ -15,7 +15,8 @@ from diffphys.networks.roles import LACK, SPREAD, cleaned, denoised
 from diffphys.types import Array
 
 KNEE = 1e-3  # of Charbonnier's square root: quadratic below, absolute above
-SSIM_SHARE = 0.1
+FLOOR = 1e-6  # mean squared error below which a better PSNR is no longer sought: 60 dB
+SCORE = (0.1, 0.4)  # the benchmark's score per decade of mean squared error, and per unit of SSIM
 HIDDEN = 0.02  # share of voxels that a blind-spot network does not see
 Batch = Mapping[str, Array]
 Loss = Callable[[Any, Batch, Array], Array]
@@ -27,10 +28,13 @@ def charbonnier(x_hat: Array, x: Array) -> Array:
 
 
 def fidelity(x_hat: Array, batch: Batch) -> Array:
-    """Charbonnier plus the lack of structural similarity, of (N, *axes) in units of the scale."""
+    """Charbonnier, PSNR and the lack of structural similarity, the latter two in the shares that the benchmark's score gives
+    them; of (N, *axes) in units of the scale. The logarithm makes every image count alike, however bright its noise."""
     unit = batch["unit"].reshape(-1, *(1,) * (x_hat.ndim - 1))
     found, true = unit * x_hat, unit * batch["x"]
-    return charbonnier(found, true) + SSIM_SHARE * (1 - jnp.mean(jax.vmap(ssim)(found, true)))
+    error = jnp.mean((found - true) ** 2, axis=tuple(range(1, found.ndim)))
+    lack = 1 - jnp.mean(jax.vmap(ssim)(found, true))
+    return charbonnier(found, true) + SCORE[0] * jnp.mean(jnp.log10(1 + error / FLOOR)) + SCORE[1] * lack
 
 
 def restore(model: Any, batch: Batch, key: Array) -> Array:

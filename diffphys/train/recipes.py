@@ -18,9 +18,10 @@ class Recipe:
         rate: peak of the learning rate, after a warm-up, before a cosine to a hundredth.
         examples: of the stream, the last `held_out` for validation.
         held_out: examples never trained on.
-        precision: "float32", or "bfloat16" for activations.
+        precision: of weights and activations inside the network, "float32" or "bfloat16"; the optimiser's are float32.
         decay: of the weights' moving average per step.
         clip: largest norm of a gradient.
+        keep: steps between checkpoints, each with a validation; a multiple of `loop.CHECK`.
     """
 
     steps: int
@@ -32,12 +33,13 @@ class Recipe:
     precision: str = "float32"
     decay: float = 0.998
     clip: float = 1.0
+    keep: int = 250
 
 
 _SMALL = {2: Recipe(2500, 8, (96, 96)), 3: Recipe(2000, 2, (16, 64, 64), examples=480)}
 _FULL = {
-    2: Recipe(60_000, 16, (128, 128), examples=6000, precision="bfloat16", decay=0.9995),
-    3: Recipe(30_000, 8, (32, 64, 64), examples=3000, precision="bfloat16", decay=0.9995),
+    2: Recipe(30_000, 16, (128, 128), examples=2500, precision="bfloat16", decay=0.9995, keep=1000),
+    3: Recipe(15_000, 8, (32, 48, 48), examples=1500, precision="bfloat16", decay=0.9995, keep=1000),
 }
 NAMES = ("small", "full")
 
