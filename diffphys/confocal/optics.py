@@ -200,6 +200,7 @@ def otf_quadrant(
     return real[None], imag[None]
 
 
+@partial(jax.jit, static_argnames="geometry")
 def index_aberration(spec: Spec, *, geometry: Geometry) -> Array:
     """a_11: content of Z11 in the index mismatch's aberration, waves rms at 520 nm."""
     t, dtype = tables(geometry), jnp.asarray(spec.z_step).dtype
@@ -223,7 +224,7 @@ def twin(spec: Spec, *, geometry: Geometry, ranges: dict[str, tuple[float, float
     With depth anchors c_s and a_11 are reversed each, which reverses c_tot at all depths; what the ranges cut off makes the
     twin's OTF another one, so that it must be fitted anew.
     """
-    a11 = jax.jit(partial(index_aberration, geometry=geometry))
+    a11 = partial(index_aberration, geometry=geometry)
     varying = geometry.depth_anchors > 1
     goal = -float(spec.spherical_aberr + a11(spec))
     c_s = jnp.clip(-spec.spherical_aberr if varying else goal - a11(spec), *ranges["spherical_aberr"])
