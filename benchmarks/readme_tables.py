@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import peers_table
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -247,7 +249,15 @@ def scale() -> str:
         f"{beyond['peak_bytes'] / 2**30:.2f} of {beyond['memory_bytes'] / 2**30:.0f} GiB, killed {beyond['kills']} times, "
         f"{beyond['tiles_repeated']} tiles repeated, {beyond['cpu_seconds']:.0f} CPU-s. {provenance(beyond)}."
     )
+    if (path := RESULTS / "scaling.json").exists():
+        notes += peers_table.scaling(json.loads(path.read_text()), provenance)
     return "\n".join([*lines, "", *notes])
+
+
+def peers() -> str:
+    """The same work by other packages."""
+    path = RESULTS / "peers.json"
+    return peers_table.peers(json.loads(path.read_text()), provenance) if path.exists() else ""
 
 
 TABLES = {
@@ -262,6 +272,7 @@ TABLES = {
     "benchmark": benchmark,
     "reliability": reliability,
     "speed": speed,
+    "peers": peers,
 }
 
 
@@ -269,6 +280,9 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
     for name, write in TABLES.items():
+        if f"<!-- {name} -->" not in text:
+            print(f"README.md has no place for {name}: <!-- {name} --> <!-- /{name} -->")
+            continue
         before, rest = text.split(f"<!-- {name} -->")
         after = rest.split(f"<!-- /{name} -->")[1]
         text = f"{before}<!-- {name} -->\n{write()}\n<!-- /{name} -->{after}"
