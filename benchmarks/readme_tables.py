@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gpu_table
 import peers_table
 
 ROOT = Path(__file__).parent.parent
@@ -260,7 +261,14 @@ def peers() -> str:
     return peers_table.peers(json.loads(path.read_text()), provenance) if path.exists() else ""
 
 
+def gpu() -> str:
+    """One accelerator."""
+    path = RESULTS / "gpu.json"
+    return gpu_table.table(json.loads(path.read_text()), provenance) if path.exists() else ""
+
+
 TABLES = {
+    "gpu": gpu,
     "scale": scale,
     "networks": networks,
     "gap": gap,

@@ -109,6 +109,27 @@ def test_the_loop_learns_and_going_on_is_going_through(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_the_rate_warms_up_and_falls_to_a_hundredth_whatever_the_length():
+    """One program: the number of steps is an argument."""
+    schedule = jax.jit(lambda step, total: loop.rate(RECIPE, step, total) / RECIPE.rate)
+    for total, warm in ((50, 11), (5000, 200)):
+        found = np.array([schedule(jnp.asarray(step), jnp.asarray(total)) for step in (0, warm, (warm + total) // 2, total)])
+        np.testing.assert_allclose(found, [0.02, 1.0, 0.505, 0.01], rtol=0.05)
+    assert schedule._cache_size() == 1
+
+
+def test_half_precision_stays_inside_the_network():
+    """What is added to the input keeps its precision: with bfloat16 weights only the correction is rounded."""
+    model, given = weights.model_of(TINY), weights.initial(TINY, seed=1)
+    given = jax.tree.map(lambda w: w + 0.01 * jax.random.normal(jax.random.key(0), w.shape), given)
+    inputs = jax.random.normal(jax.random.key(1), (1, 24, 24, 3))
+    full = model(given)(inputs)
+    half = model(jax.tree.map(lambda w: w.astype(jnp.bfloat16), given))(inputs)
+    assert half.dtype == inputs.dtype
+    correction = full[..., 0] - inputs[..., 0]
+    assert 0 < float(jnp.abs(half - full).max()) < 0.05 * float(jnp.abs(correction).max())
+
+
 def test_a_value_that_is_not_finite_rolls_back_and_slows_down(tmp_path, monkeypatch):
     calls, own = [], batches.Batches.__call__
 

@@ -38,11 +38,11 @@ class Path(NamedTuple):
     churn: float
 
 
-CONDITIONED, UNCONDITIONED = Path(0.3, 0.1, 0.3), Path(0.03, 0.01, 0.0)
+CONDITIONED, UNCONDITIONED = Path(0.6, 0.2, 0.3), Path(0.03, 0.01, 0.0)
 
 
 def diffdeconv(
-    problem: Problem, *, samples: int = 4, steps: int = 3, seed: int = 0, callback: Callback | None = None
+    problem: Problem, *, samples: int = 6, steps: int = 2, seed: int = 0, callback: Callback | None = None
 ) -> Solution:
     """Diffusion conditioned on the calibrated Wiener image; images.
 

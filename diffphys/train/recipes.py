@@ -36,7 +36,7 @@ class Recipe:
     keep: int = 250
 
 
-_SMALL = {2: Recipe(2500, 8, (96, 96)), 3: Recipe(2000, 2, (16, 64, 64), examples=480)}
+_SMALL = {2: Recipe(1200, 8, (96, 96)), 3: Recipe(600, 2, (16, 64, 64), examples=480)}
 _FULL = {
     2: Recipe(30_000, 16, (128, 128), examples=2500, precision="bfloat16", decay=0.9995, keep=1000),
     3: Recipe(15_000, 8, (32, 48, 48), examples=1500, precision="bfloat16", decay=0.9995, keep=1000),
