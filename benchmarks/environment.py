@@ -8,34 +8,40 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import jax
 
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "diffphys", "scikit-image", "torch", "psfmodels")
 
 
 def environment() -> dict[str, Any]:
     """Versions, commit, device, cores and the command line."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    import jax  # here: interpreters of peers take `versions` and have none
+
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
     ).stdout.strip()
     return {
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(PACKAGES),
         "commit": commit,
         "device": str(jax.devices()[0].device_kind),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "command": " ".join(["python", *sys.argv]),
     }
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import peers_common as common
 import peers_elsewhere  # sets how idle threads wait, before what has threads
-from environment import environment, write
+from environment import environment, versions, write
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = {"tiny": (8, 32, 32), "small": (32, 64, 64), "large": (64, 256, 256)}
@@ -139,7 +139,7 @@ def main() -> None:
                 tables["x".join(map(str, SIZES[size]))] = in_turns(part, SIZES[size], rounds, pythons)
         show(part, tables)
         at = environment() | {"processor": common.processor(), "load_average": os.getloadavg()}
-        at |= {"peers": common.versions(PACKAGES)}
+        at |= {"peers": versions(PACKAGES)}
         record = json.loads(stated.output.read_text()) if stated.output.exists() else {}
         write(stated.output, record | {part: {"environment": at, "tables": tables}})
 

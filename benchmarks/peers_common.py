@@ -5,11 +5,10 @@ Only numpy and scipy: it also runs in the environments of peers that cannot live
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,17 +78,6 @@ def difference(given: Any, reference: Any) -> float:
 
 def _arrays(value: Any) -> list[np.ndarray]:
     return [np.asarray(v, np.float64) for v in (value if isinstance(value, tuple | list) else [value])]
-
-
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Of the packages that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def processor() -> str:

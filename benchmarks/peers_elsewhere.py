@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import peers_common as common
 import scipy.fft
+from environment import versions
 from peers_common import ITERATIONS, TV_SIGMA, TV_TAU, TV_WEIGHT, Contender
 
 Problem = dict[str, np.ndarray]
@@ -190,7 +191,7 @@ def main() -> None:
     with np.load(folder / "problem.npz") as file:
         given = {k: file[k] for k in file.files}
     rows = common.measure(yardstick(part, given) | PEERS[name](part, given), rounds)
-    (folder / "rows.json").write_text(json.dumps({"rows": rows, "versions": common.versions(PACKAGES)}))
+    (folder / "rows.json").write_text(json.dumps({"rows": rows, "versions": versions(PACKAGES)}))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffphys.networks.layers import Conv, Depthwise, LayerNorm
+from diffphys.networks.layers import Conv, Depthwise, LayerNorm, cropped
 from diffphys.types import Array
 
 
@@ -98,7 +98,7 @@ class Windowed(nnx.Module):
         mixed = jnp.einsum("nwhqk,nwkhc->nwqhc", jax.nn.softmax(scores, axis=-1), v)
         back = _unwindows(mixed.reshape(n, count, tokens, three // 3), self.window, whole.shape[1:-1])
         back = jnp.roll(back, self.shift, axes) if any(self.shift) else back
-        return back[(slice(None), *(slice(0, s) for s in qkv.shape[1:-1]))]
+        return cropped(back, qkv.shape[1:-1])
 
 
 def _windows(x: Array, window: tuple[int, ...]) -> Array:

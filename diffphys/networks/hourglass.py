@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from diffphys.networks.blocks import BLOCKS
-from diffphys.networks.layers import Conv, modules, padded_to, shuffle, unshuffle
+from diffphys.networks.layers import Conv, cropped, modules, padded_to, shuffle, unshuffle
 from diffphys.types import Array
 
 
@@ -68,6 +68,5 @@ class Hourglass(nnx.Module):
             x = self.join[scale](jnp.concatenate([grown, kept[scale]], axis=-1))
             for block in self.up[scale]:
                 x = block(x)
-        out = shuffle(self.tail(x).astype(inputs.dtype), self.fold)
-        out = out[(slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))]
+        out = cropped(shuffle(self.tail(x).astype(inputs.dtype), self.fold), inputs.shape[1:-1])
         return out.at[..., 0].add(inputs[..., 0]) if self.residual else out

@@ -154,6 +154,11 @@ def padded_to(x: Array, multiple: Sequence[int]) -> Array:
     return jnp.pad(x, [(0, 0), *((0, e) for e in extra), (0, 0)], mode="edge") if any(extra) else x
 
 
+def cropped(x: Array, axes: Sequence[int]) -> Array:
+    """The inverse of `padded_to`: the first `axes` voxels."""
+    return x[(slice(None), *(slice(0, n) for n in axes))]
+
+
 def modules(items: Any) -> nnx.List:
     """A list of modules that NNX sees."""
     return nnx.List(list(items))

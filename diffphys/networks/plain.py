@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from diffphys.networks.blocks import Windowed
-from diffphys.networks.layers import Conv, modules, padded_to, shuffle, unshuffle
+from diffphys.networks.layers import Conv, cropped, modules, padded_to, shuffle, unshuffle
 from diffphys.types import Array
 
 DILATIONS = (1, 2, 3, 4, 3, 2, 1)  # of IRCNN (Zhang et al., CVPR 2017)
@@ -39,9 +39,7 @@ class Stack(nnx.Module):
         x = unshuffle(padded_to(inputs, self.fold), self.fold).astype(self.layers[0].dtype)
         for layer in list(self.layers)[:-1]:
             x = nnx.relu(layer(x))
-        out = shuffle(self.layers[-1](x).astype(inputs.dtype), self.fold)[
-            (slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))
-        ]
+        out = cropped(shuffle(self.layers[-1](x).astype(inputs.dtype), self.fold), inputs.shape[1:-1])
         return out.at[..., 0].add(inputs[..., 0])
 
 
@@ -77,7 +75,5 @@ class SwinIR(nnx.Module):
             for block in group:
                 inner = block(inner)
             x = x + close(nnx.gelu(inner))
-        out = shuffle(self.tail(x + first).astype(inputs.dtype), self.fold)[
-            (slice(None), *(slice(0, n) for n in inputs.shape[1:-1]))
-        ]
+        out = cropped(shuffle(self.tail(x + first).astype(inputs.dtype), self.fold), inputs.shape[1:-1])
         return out.at[..., 0].add(inputs[..., 0])
