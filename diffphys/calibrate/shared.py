@@ -155,8 +155,8 @@ def _near_zero(
     if not parity.asked(modality, spec, derived, found[0].box, geometry=flat):
         return found, spec, covariance
     questions = [parity.Question(*with_read_noise(case.sample), spec) for case in cases]
-    odd = [value for value in parity.small(questions, modality, flat, seed=seed, how=how) if np.isfinite(value)]
-    goal = parity.merged(next(iter(derived.values())), float(np.mean(odd)) if odd else float("nan"))
+    measured = parity.pooled(parity.small(questions, modality, flat, seed=seed, how=how))
+    goal = parity.merged(next(iter(derived.values())), measured)
     root = np.sqrt(len(found))  # the stacks carry one link together
     for _ in range(RELINKED):
         link, start, response = parity.link(modality, flat, spec, goal, found[0].box, covariance)

@@ -7,6 +7,7 @@ network was trained on stands in its card. Outside the field, where nothing was 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +16,14 @@ import numpy as np
 
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.reconstruct.wiener import white, wiener
-from diffphys.types import Status
+from diffphys.types import Array, Status
 
 CURVE = "network passes"
 SPREADS = (0.3, 0.1, 0.03, 1.0)  # of the bank's white priors, in units of the image's scale
 PULL = 0.05
 PITCH = {2: (1.0, 1.0), 3: (2.5, 1.0, 1.0)}  # relative voxel size that the networks were trained at
+GLANCED = 5  # conjugate gradients
+UNLIKE = 0.25  # log of a size's ratio to it
 
 
 class Prepared(NamedTuple):
@@ -125,15 +128,21 @@ def prepare(problem: Problem) -> Prepared:
 _LAST: dict[tuple[str, tuple[int, ...]], Prepared] = {}
 
 
-def _prepare(problem: Problem) -> Prepared:
+def _prepare(problem: Problem, **options: Any) -> Prepared:
     from diffphys.networks.inputs import measured, scale_of
 
-    start = wiener(problem)
+    start = wiener(problem, **options)
     image = np.asarray(problem.operator.crop(start.x))
     seen, noise = measured(problem)
     unit = scale_of(image, noise)
     inputs = np.stack([image, seen, noise], axis=-1).astype(np.float32) / unit
     return Prepared(inputs, unit, start, _unfamiliar(problem))
+
+
+def glanced(family: str, problem: Problem, *, spectrum: Sequence[float] | None = None) -> Array:
+    """The specimen by one pass after few gradients: as good where restorations are only compared, and ten times faster."""
+    ready = _prepare(problem, spectrum=spectrum, iterations=GLANCED)
+    return finished(problem, ready, through(name_of(family, problem), ready.inputs)[..., 0], None).x
 
 
 def through(name: str, inputs: np.ndarray, *, weights: Any = None) -> np.ndarray:
@@ -166,11 +175,16 @@ def finished(
     return Solution(x, status, 1, np.zeros(0), CURVE, ready.warnings, spread)
 
 
+def familiar(pitch: Any) -> bool:
+    """Whether voxels are shaped like those of the training, whatever their unit."""
+    pitch = np.asarray(pitch, np.float64)
+    return bool(np.max(np.abs(np.log(pitch / pitch.min() / PITCH[len(pitch)]))) < UNLIKE)
+
+
 def _unfamiliar(problem: Problem) -> tuple[str, ...]:
     """A warning where the voxels are not shaped like those of the training."""
-    pitch = np.asarray(problem.pitch, np.float64)
-    trained = np.asarray(PITCH[len(pitch)])
-    if np.max(np.abs(np.log(pitch / trained))) < 0.25:
+    if familiar(problem.pitch):
         return ()
-    seen, known = (" x ".join(f"{p:.2g}" for p in sizes) for sizes in (pitch, trained))
+    sizes_of = (np.asarray(problem.pitch), PITCH[len(problem.pitch)])
+    seen, known = (" x ".join(f"{p:.2g}" for p in sizes) for sizes in sizes_of)
     return (f"the network was trained on voxels shaped {known}, these are {seen}: check the image",)

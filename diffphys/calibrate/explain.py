@@ -1,0 +1,95 @@
+"""How badly a restoration under a spec explains the counts: what tells a spec from its twin, which has the same |OTF|.
+
+A restoration needs an idea of what specimens look like, and the twin whose restoration looks less like one explains the counts
+worse. There are two judges: a network, where voxels are shaped like those it was trained at, and positivity (Richardson-Lucy
+from a flat start). The network says more where a haze leaves positivity little to say; on bright sparse specimens positivity
+errs less. Both are valid only between specs that share |OTF|; between others they prefer the sharper PSF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffphys.calibrate.lanes import ONE, Lanes, over
+from diffphys.operator import Operator
+from diffphys.reconstruct.iterate import Problem
+from diffphys.reconstruct.learned import familiar, glanced
+from diffphys.reconstruct.richardson_lucy import restored
+from diffphys.reconstruct.wiener import fitted_spectrum
+from diffphys.types import Array
+
+NETWORK = "unet"
+FLOOR = 1e-3  # expected photons
+SETTLED, FITTED = 20, 50  # Richardson-Lucy iterations: to choose between two specs, to measure a small difference
+
+
+class Case(NamedTuple):
+    """Counts in photons with their background, read-noise variance added to both, and the model that may explain them."""
+
+    operator: Operator
+    counts: np.ndarray
+    background: np.float32
+    pitch: np.ndarray
+
+
+def judges(pitch: Any) -> tuple[str, ...]:
+    """Names of the judges for voxels of this size (any unit), the better one first."""
+    return ("network", "positivity") if len(pitch) == 3 and familiar(pitch) else ("positivity",)
+
+
+class Margin(NamedTuple):
+    """By how many nats the first of two cases explains the counts better, and what photon noise alone does to that."""
+
+    nats: float
+    noise: float
+
+
+def specimens(cases: Sequence[Case], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Any]:
+    """A restoration per case, photons per voxel, on the specimen; `iterations` are Richardson-Lucy's."""
+    if judge == "network":
+        return [glanced(NETWORK, _problem(case)) for case in cases]
+    return over(_restored, (iterations,), [case[:3] for case in cases], how)
+
+
+def margins(pairs: Sequence[tuple[Case, Case]], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Margin]:
+    """A margin per pair of cases of the same counts; `iterations` are Richardson-Lucy's."""
+    if judge == "network":
+        found = [x for pair in pairs for x in _both(pair)]
+    else:
+        found = specimens([case for pair in pairs for case in pair], judge, iterations=iterations, how=how)
+    told = [_margin(*pair, *two) for pair, two in zip(pairs, zip(found[::2], found[1::2], strict=True), strict=True)]
+    return [Margin(float(nats), float(noise)) for nats, noise in told]
+
+
+def _both(pair: tuple[Case, Case]) -> list[Array]:
+    """Restorations with one spectrum of the specimen: fitted to each, it would differ by chance."""
+    spectrum, _ = fitted_spectrum(_problem(pair[0]))
+    return [glanced(NETWORK, _problem(case), spectrum=spectrum) for case in pair]
+
+
+def _problem(case: Case) -> Problem:
+    pitch = jnp.asarray(case.pitch / np.min(case.pitch), jnp.float32)
+    return Problem(case.operator, jnp.asarray(case.counts), jnp.asarray(case.background), jnp.zeros(()), pitch)
+
+
+def _margin(first: Case, second: Case, one: Array, two: Array) -> tuple[Array, Array]:
+    return _told(first.operator, second.operator, one, two, first.counts, first.background)
+
+
+@jax.jit
+def _told(first: Operator, second: Operator, one: Array, two: Array, counts: Array, background: Array) -> tuple[Array, Array]:
+    """Log-likelihood ratio without half a margin at each border, and its noise, that of independent counts."""
+    for_one, for_two = (jnp.maximum(op.apply(x) + background, FLOOR) for op, x in ((first, one), (second, two)))
+    inside = tuple(slice(w.start // 2, n - w.start // 2) for w, n in zip(first.window, first.field, strict=True))
+    ratio = jnp.log(for_one / for_two)
+    gain = counts * ratio - (for_one - for_two)
+    return jnp.sum(gain[inside]), jnp.sqrt(jnp.sum((counts * ratio**2)[inside]))
+
+
+def _restored(iterations: int, operator: Operator, counts: Array, background: Array) -> Array:
+    return restored(operator, counts, background, iterations=iterations)
