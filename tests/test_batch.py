@@ -23,7 +23,7 @@ from diffphys.cli import main
 from diffphys.spec import parse
 
 ROOT = Path(__file__).parents[1]
-GEOMETRY = confocal.Geometry(shape=(16, 40, 40))
+GEOMETRY = confocal.Geometry(shape=(16, 32, 32))
 TRUTH = {"z_step": 40.0, "spherical_aberr": 0.12, "refractive_index": 1.52}
 
 
@@ -164,7 +164,7 @@ def test_the_shared_fisher_matrix_is_that_of_the_joint_parameters():
     [
         ({"stacks": []}, "there are 0 stacks"),
         ({"detector": [None]}, "there are 1 detectors for 2 stacks"),
-        ({"stacks": [np.zeros((16, 40, 40)), np.ones((3, 3, 3))]}, "stack 0: y is constant"),
+        ({"stacks": [np.zeros((16, 32, 32)), np.ones((3, 3, 3))]}, "stack 0: y is constant"),
         ({"width": 0}, "width is 0"),
     ],
 )
