@@ -188,8 +188,8 @@ def test_a_folder_is_calibrated_and_gone_on_with(tmp_path, capsys, monkeypatch):
             "z_step=40,spherical_aberr=0.12",
             "--shape",
             "16",
-            "40",
-            "40",
+            "32",
+            "32",
         ]
         assert main([*words, "--photons", "150", "--seed", str(seed), "-o", str(made)]) == 0
         (made / "measurement.h5").rename(folder / f"stack{seed}.h5")
