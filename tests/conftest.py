@@ -26,6 +26,15 @@ def freed():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def optimised():
+    """All of the compiler's optimisations, for a file whose programs run longer than they compile."""
+    saved = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", saved)
+
+
 @pytest.fixture
 def float64():
     """Double precision for one test."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -33,7 +33,7 @@ def frames_of(seed, *, gain=3.0, offset=7.0, read=0.8, signal=(1.0, 1.2, 1.28), 
     return np.array(frames)
 
 
-@lru_cache(maxsize=None)
+@cache
 def transferred(seed, frames, spread):
     """Photon transfer of the first frames; two tests look at the same ones."""
     return estimation.photon_transfer(frames_of(seed, spread=spread)[:frames], seed=seed)
@@ -93,7 +93,7 @@ def test_real_collagen_frames():
     assert max(map(abs, result.noise_correlation)) < 0.1
 
 
-@lru_cache(maxsize=None)
+@cache
 def clean(modality, family):
     """Geometry and noiseless signal."""
     if modality is confocal:
