@@ -50,8 +50,9 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # A virtual environment of its own for each, made anew; warnings are other packages' about each other there, so not errors.
+# Compiled as users have it, with all optimisations; `make test` leaves most of them out.
 FRESH = $(VENV)-$@
-SUPPORTED = $(FRESH)/bin/python -m pytest --override-ini filterwarnings=default --durations 5 @tests/supported.txt
+SUPPORTED = JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(FRESH)/bin/python -m pytest --override-ini filterwarnings=default --durations 5 @tests/supported.txt
 
 test-oldest:
 	$(PYTHON) -m venv --clear $(FRESH)

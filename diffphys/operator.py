@@ -266,8 +266,7 @@ def assemble(
     else:
         specimen = tuple(int(s) for s in specimen)
         grid = padded_shape(field, specimen, psfs.shape[2:])
-    spectrum = rfftn(_wrap(psfs, grid), grid)
-    return Operator(spectrum, _extend(weights, field, specimen), modulation, field, specimen, grid, framed)
+    return Operator(_spectrum(psfs, grid), _extend(weights, field, specimen), modulation, field, specimen, grid, framed)
 
 
 def _margins(psfs: Array, field: Shape, margin: Any) -> Shape:
@@ -283,12 +282,19 @@ def _margins(psfs: Array, field: Shape, margin: Any) -> Shape:
     return tuple(min(h, n // 4) for h, n in zip(halves, field, strict=True))
 
 
+@partial(jax.jit, static_argnames="grid")
+def _spectrum(psfs: Array, grid: Shape) -> Array:
+    """Half spectra of the PSFs on the periodic grid."""
+    return rfftn(_wrap(psfs, grid), grid)
+
+
 def _wrap(psfs: Array, grid: Shape) -> Array:
     """PSFs centred on n//2 -> origin at index 0 of the periodic grid; what exceeds the grid is folded, not lost."""
     places = np.ix_(*[(np.arange(p) - p // 2) % n for p, n in zip(psfs.shape[2:], grid, strict=True)])
     return jnp.zeros((*psfs.shape[:2], *grid), psfs.dtype).at[(slice(None), slice(None), *places)].add(psfs)
 
 
+@partial(jax.jit, static_argnames=("field", "specimen"))
 def _extend(weights: Array, field: Shape, specimen: Shape) -> Array:
     """Weights continued from the field to the specimen by their edge values; broadcast axes are left alone."""
     pads = [(0, 0)]

@@ -26,7 +26,7 @@ from diffphys.io.challenge import read_challenge, read_truth
 from diffphys.io.submission import Entry, read_submission, write_submission
 
 SMALL = "DIFFPHYS_NOTEBOOK_SMALL" in os.environ  # the tests run every notebook with small arrays
-SHAPE = (32, 32) if SMALL else (128, 128)
+SHAPE = (64, 64) if SMALL else (128, 128)
 
 folder = tempfile.TemporaryDirectory()
 place = Path(folder.name)

@@ -21,7 +21,7 @@ from diffphys.demo import psnr, simulated
 from diffphys.io.tiff import read_stack, write_image
 
 SMALL = "DIFFPHYS_NOTEBOOK_SMALL" in os.environ  # the tests run every notebook with small arrays
-SHAPE = (32, 32) if SMALL else (96, 96)
+SHAPE = (64, 64) if SMALL else (96, 96)
 OFFSETS = (0.0, 1.5) if SMALL else (0.0, 1.5, 3.0)  # commanded phase of each frame, rad
 
 geometry = diffphys.shg.Geometry(shape=SHAPE, pixel_um=0.1, na=0.8, excitation_nm=800, slab_um=2.0, phase_offsets_rad=OFFSETS)

@@ -9,6 +9,9 @@ from pathlib import Path
 # What one process has compiled is there for every other one, and for the next run; jax reads this when it is imported.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Most of the time goes into compiling small programs: two to three times less of it so. As users have it (slower, the same
+# outcomes): JAX_DISABLE_MOST_OPTIMIZATIONS=0, as `make test-oldest` and `make test-newest` do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -21,6 +24,15 @@ def freed():
     """A file leaves no compiled programs in memory; some tests ask for as much as is free."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """All of the compiler's optimisations, for a file whose programs run longer than they compile."""
+    saved = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", saved)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from diffphys.shg.aberrated import with_zernike as shg_with_zernike
 from diffphys.spec import from_vector, parse
 from diffphys.types import Status
 
+pytestmark = pytest.mark.usefixtures("optimised")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="shared real data are absent")
 DETECTOR = Detector(1e5, 2.0, 2.0, 100.0, 1.0)

@@ -23,7 +23,7 @@ from diffphys.cli import main
 from diffphys.spec import parse
 
 ROOT = Path(__file__).parents[1]
-GEOMETRY = confocal.Geometry(shape=(16, 40, 40))
+GEOMETRY = confocal.Geometry(shape=(16, 32, 32))
 TRUTH = {"z_step": 40.0, "spherical_aberr": 0.12, "refractive_index": 1.52}
 
 
@@ -164,7 +164,7 @@ def test_the_shared_fisher_matrix_is_that_of_the_joint_parameters():
     [
         ({"stacks": []}, "there are 0 stacks"),
         ({"detector": [None]}, "there are 1 detectors for 2 stacks"),
-        ({"stacks": [np.zeros((16, 40, 40)), np.ones((3, 3, 3))]}, "stack 0: y is constant"),
+        ({"stacks": [np.zeros((16, 32, 32)), np.ones((3, 3, 3))]}, "stack 0: y is constant"),
         ({"width": 0}, "width is 0"),
     ],
 )
@@ -188,8 +188,8 @@ def test_a_folder_is_calibrated_and_gone_on_with(tmp_path, capsys, monkeypatch):
             "z_step=40,spherical_aberr=0.12",
             "--shape",
             "16",
-            "40",
-            "40",
+            "32",
+            "32",
         ]
         assert main([*words, "--photons", "150", "--seed", str(seed), "-o", str(made)]) == 0
         (made / "measurement.h5").rename(folder / f"stack{seed}.h5")

@@ -43,7 +43,7 @@ def simulated(request, tmp_path_factory) -> tuple[str, Path]:
     """A small simulated measurement of each modality, all its files."""
     os.environ["DIFFPHYS_CACHE"] = "off"
     out = tmp_path_factory.mktemp(request.param) / "sim"
-    shape = ("16", "48", "48") if request.param == "confocal_3d" else ("96", "96")
+    shape = ("16", "32", "32") if request.param == "confocal_3d" else ("64", "64")
     run("simulate", "--modality", request.param, "--spec", SPECS[request.param], "--shape", *shape, "--seed", 5, "-o", out)
     return request.param, out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -32,10 +33,16 @@ def frames_of(seed, *, gain=3.0, offset=7.0, read=0.8, signal=(1.0, 1.2, 1.28), 
     return np.array(frames)
 
 
+@cache
+def transferred(seed, frames, spread):
+    """Photon transfer of the first frames; two tests look at the same ones."""
+    return estimation.photon_transfer(frames_of(seed, spread=spread)[:frames], seed=seed)
+
+
 @pytest.mark.parametrize("spread", [False, True], ids=["counting", "broad photo-electron peak"])
 @pytest.mark.parametrize("frames", [2, 3])
 def test_photon_transfer_recovers_gain_offset_and_brightness(spread, frames):
-    results = [estimation.photon_transfer(frames_of(seed, spread=spread)[:frames], seed=seed) for seed in range(3)]
+    results = [transferred(seed, frames, spread) for seed in range(3)]
     gain = 6.0 if spread else 3.0  # variance over mean of one exponential height is twice its mean
     offset = 7.0 - 0.8**2 / gain  # where the variance vanishes
     for name, truth, floor in (("gain", gain, 0.02 * gain), ("offset", offset, 0.02)):
@@ -52,7 +59,7 @@ def test_photon_transfer_recovers_gain_offset_and_brightness(spread, frames):
 
 
 def test_error_bars_match_the_scatter():
-    results = [estimation.photon_transfer(frames_of(seed), seed=seed) for seed in range(8)]
+    results = [transferred(seed, 3, False) for seed in range(8)]
     scatter = np.std([r.gain[0] for r in results])
     assert 0.4 < np.mean([r.gain[1] for r in results]) / scatter < 2.5
 
@@ -86,7 +93,9 @@ def test_real_collagen_frames():
     assert max(map(abs, result.noise_correlation)) < 0.1
 
 
-def simulated(modality, family, detector, seed):
+@cache
+def clean(modality, family):
+    """Geometry and noiseless signal."""
     if modality is confocal:
         geometry = confocal.Geometry()
         x = confocal.scene(family, shape=(40, 80, 80), voxel_um=geometry.voxel_um, seed=1)
@@ -94,6 +103,11 @@ def simulated(modality, family, detector, seed):
         geometry = shg.Geometry()
         x = shg.scene(family, shape=(144, 144), pixel_um=geometry.pixel_um, seed=1)
     signal = np.asarray(modality.forward(modality.nominal(geometry), np.asarray(x, np.float32), geometry=geometry))
+    return geometry, signal
+
+
+def simulated(modality, family, detector, seed):
+    geometry, signal = clean(modality, family)
     return geometry, signal, np.asarray(diffphys.noise.sample(jax.random.key(seed), detector, signal))
 
 

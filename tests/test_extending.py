@@ -333,10 +333,10 @@ def follow():
 
 @pytest.fixture(scope="module")
 def followed():
-    """What following the modality page gave. Compiled with fewer optimisations, which costs less than it gains here."""
+    """What following the modality page gave."""
     folder = Path(__file__).parent
     path = os.pathsep.join([str(folder.parent), str(folder)])
-    environment = {**os.environ, "PYTHONPATH": path, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path}
     ran = subprocess.run(
         [sys.executable, "-c", "import test_extending; test_extending.follow()"],
         env=environment,

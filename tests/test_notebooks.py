@@ -44,8 +44,8 @@ for page in map(Path, sys.argv[2:]):
 
 @pytest.fixture(scope="module")
 def environment():
-    """Small arrays, no screen, quick compiling."""
-    small = {"DIFFPHYS_NOTEBOOK_SMALL": "1", "MPLBACKEND": "Agg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles sooner
+    """Small arrays, no screen."""
+    small = {"DIFFPHYS_NOTEBOOK_SMALL": "1", "MPLBACKEND": "Agg"}
     simulated = {"DIFFPHYS_NOTEBOOK_DATA": "no such folder"}  # the real stacks: test_real_stacks.py
     return {**os.environ, **small, **simulated, "PYTHONPATH": str(FOLDER.parent)}
 

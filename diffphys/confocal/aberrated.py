@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -109,6 +109,7 @@ class Aberrated:
             if min(low, f.low) < f.low or max(high, f.high) > f.high:
                 raise ValueError(f"range of {f.name} is [{low:g}, {high:g}]; expected within [{f.low:g}, {f.high:g}]")
 
+    @partial(jax.jit, static_argnames=("self", "geometry"))
     def psf(self, spec: Any, *, geometry: plain.Geometry, depth_um: Array | float | None = None) -> Stack:
         """Intensity PSF (z, y, x), unit sum; index n//2 is the focus of the unaberrated instrument.
 
@@ -149,10 +150,12 @@ class Aberrated:
         axial = jnp.exp(1j * k * optics.focus_path_um(spec, geometry=geometry, nodes=t.nodes))
         return pupil.fields(lateral, harmonics, weights, axial)
 
+    @partial(jax.jit, static_argnames=("self", "geometry"))
     def transfer(self, spec: Any, *, geometry: plain.Geometry) -> Transfer:
         """As `diffphys.confocal.transfer`."""
         return transfer(spec, geometry=geometry, psf_of=self.psf)
 
+    @partial(jax.jit, static_argnames=("self", "geometry"))
     def forward(self, spec: Any, x: Stack, *, geometry: plain.Geometry) -> Stack:
         """As `diffphys.confocal.forward`."""
         return apply(self.transfer(spec, geometry=geometry), x, geometry=geometry)
@@ -161,6 +164,7 @@ class Aberrated:
         """As `diffphys.confocal.pipeline`."""
         return pipeline(spec, geometry=geometry, specimen=specimen, transfer_of=self.transfer)
 
+    @partial(jax.jit, static_argnames=("self", "geometry", "finer"))
     def otf_quadrant(
         self,
         spec: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from diffphys.primitives.modulate import modulate
 from diffphys.types import Stack, Transfer, expect_axes
 
 
+@partial(jax.jit, static_argnames=("geometry", "psf_of"))
 def transfer(spec: Any, *, geometry: Geometry, psf_of: Callable[..., Stack] = psf) -> Transfer:
     """PSFs at the depth anchors, their hat weights along z, and the attenuation.
 
@@ -38,6 +40,7 @@ def transfer(spec: Any, *, geometry: Geometry, psf_of: Callable[..., Stack] = ps
     return Transfer(psfs[None], jnp.asarray(hats, dtype)[:, :, None, None], decay)
 
 
+@partial(jax.jit, static_argnames="geometry")
 def forward(spec: Spec, x: Stack, *, geometry: Geometry) -> Stack:
     """C(PSF_3D) -> D, noiseless signal of the recorded field.
 

@@ -171,6 +171,7 @@ def radial_psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None
     return h / jnp.vdot(jnp.asarray(t.grid.multiplicity, dtype), h.sum(1))  # planes first: ten times less rounding
 
 
+@partial(jax.jit, static_argnames="geometry")
 def psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None) -> Stack:
     """Intensity PSF (z, y, x), centred on index n//2, unit sum.
 
@@ -186,6 +187,7 @@ def psf(spec: Spec, *, geometry: Geometry, depth_um: Array | float | None = None
     return radial.unfold(quadrant, geometry.shape[1:])
 
 
+@partial(jax.jit, static_argnames=("geometry", "finer"))
 def otf_quadrant(
     spec: Spec, *, geometry: Geometry, finer: tuple[int, int, int] = (1, 1, 1), depth_um: Array | float | None = None
 ) -> tuple[Array, Array]:

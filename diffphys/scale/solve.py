@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -91,7 +92,8 @@ class Solver:
     def _bound(self, geometry: Any) -> Operator:
         """The operator of a block; a PSF that does not change with depth is computed only as far as it reaches."""
         if geometry.depth_anchors > 1:
-            return bind(self.modality, self.spec, geometry=geometry)
+            with jax.disable_jit():  # every depth would compile a program of its own, used once and kept
+                return bind(self.modality, self.spec, geometry=geometry)
         box = tuple(min(n, 2 * BOX * h + 1) for n, h in zip(geometry.shape, self.halo, strict=True))
         psf = self.modality.transfer(self.spec, geometry=self.modality.block(geometry, box)).psfs[0, 0]
         planes = geometry.voxel_um[0] * np.arange(geometry.shape[0])

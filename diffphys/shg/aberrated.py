@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import jax
@@ -116,17 +116,20 @@ class Aberrated:
         field = jnp.einsum("kr,yr,xr->kyx", wave.reshape(len(mismatch), -1), along_y, along_x, optimize="optimal")
         return (field.real**2 + field.imag**2) / optics.tables(geometry).reference
 
+    @partial(jax.jit, static_argnames=("self", "geometry"))
     def psf(self, spec: Any, *, geometry: plain.Geometry) -> Frames:
         """Intensity PSF of each frame (frame, y, x), unit sum; index n//2 is the image of the point without aberration."""
         h = self.intensity(spec, geometry=geometry)
         return h / h.sum((1, 2), keepdims=True)
 
+    @partial(jax.jit, static_argnames=("self", "geometry"))
     def transfer(self, spec: Any, *, geometry: plain.Geometry) -> Transfer:
         """As `diffphys.shg.transfer`: PSFs times their efficiency, unit sum for a single frame."""
         h = self.intensity(spec, geometry=geometry)
         h = h if geometry.frames > 1 else h / h.sum()
         return Transfer(h[:, None], jnp.ones((1, 1, 1), h.dtype), excitation(spec, geometry=geometry))
 
+    @partial(jax.jit, static_argnames=("self", "geometry"))
     def forward(self, spec: Any, x: Image, *, geometry: plain.Geometry) -> Frames:
         """As `diffphys.shg.forward`."""
         expect_axes("x", x, Image)
@@ -138,6 +141,7 @@ class Aberrated:
         """As `diffphys.shg.pipeline`."""
         return pipeline(spec, geometry=geometry, specimen=specimen, transfer_of=self.transfer)
 
+    @partial(jax.jit, static_argnames=("self", "geometry", "finer"))
     def otf_quadrant(self, spec: Any, *, geometry: plain.Geometry, finer: tuple[int, int] = (1, 1)) -> tuple[Array, Array]:
         """Numbers whose products are the mirror images' mean of Re H_j H_k^*: (frame, |nu_y|, |nu_x|), twice.
 

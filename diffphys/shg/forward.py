@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ def excitation(spec: Spec, *, geometry: Geometry) -> Array:
     return ((1 + spec.excitation_power_fluctuation * trace / 100) ** 2)[..., None]
 
 
+@partial(jax.jit, static_argnames="geometry")
 def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
     """PSF of each frame times its efficiency (unit sum for a single frame), no depth weights, power of each row."""
     h, eta = gauge(spec, geometry=geometry)
@@ -31,6 +33,7 @@ def transfer(spec: Spec, *, geometry: Geometry) -> Transfer:
     return Transfer(psfs[:, None], jnp.ones((1, 1, 1), h.dtype), excitation(spec, geometry=geometry))
 
 
+@partial(jax.jit, static_argnames="geometry")
 def forward(spec: Spec, x: Image, *, geometry: Geometry) -> Frames:
     """M -> R -> D, noiseless signal of the recorded field.
 

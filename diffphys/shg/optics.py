@@ -103,6 +103,7 @@ def radial_psf(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
     return h / eta[:, None], eta
 
 
+@partial(jax.jit, static_argnames="geometry")
 def psf(spec: Spec, *, geometry: Geometry) -> Frames:
     """Intensity PSF of each frame (frame, y, x), centred on index n//2, unit sum.
 
@@ -114,6 +115,7 @@ def psf(spec: Spec, *, geometry: Geometry) -> Frames:
     return radial.unfold(h[:, tables(geometry).grid.quadrant], geometry.shape)
 
 
+@partial(jax.jit, static_argnames="geometry")
 def efficiency(spec: Spec, *, geometry: Geometry) -> Array:
     """eta_k, (frame,): collected harmonic flux of each frame relative to p_m = c_n = phi = 0."""
     return radial_psf(spec, geometry=geometry)[1]
@@ -125,6 +127,7 @@ def gauge(spec: Spec, *, geometry: Geometry) -> tuple[Array, Array]:
     return h, (eta if geometry.frames > 1 else jnp.ones_like(eta))
 
 
+@partial(jax.jit, static_argnames=("geometry", "finer"))
 def otf_quadrant(spec: Spec, *, geometry: Geometry, finer: tuple[int, int] = (1, 1)) -> tuple[Array, Array]:
     """Real and imaginary OTF, (frame, |nu_y|, |nu_x|) each, efficiency included; real, since the PSFs are even.
 
