@@ -125,7 +125,15 @@ def small(
     """
     stacks = [_stack(question, modality, geometry) for question in questions]
     told = [_judged(stacks, judge, seed, how) for judge in explain.judges(pitch_um(geometry))]
-    return [pooled(values) for values in zip(*told, strict=True)]
+    return [pooled(_agreed(values)) for values in zip(*told, strict=True)]
+
+
+def _agreed(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The judges' values; by what the others differ from the first, they err: positivity does not know how a haze misleads it."""
+    first = values[0]
+    if not np.isfinite(first[0]):
+        return list(values)
+    return [first, *((value, float(np.hypot(sigma, value - first[0]))) for value, sigma in values[1:])]
 
 
 Stack = Callable[[float], explain.Case]  # the part of a stack that decides, at any aberration
