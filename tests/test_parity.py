@@ -59,6 +59,16 @@ def test_the_better_known_value_weighs_more():
     assert np.isnan(parity.pooled([(float("nan"), float("nan"))])[0])
 
 
+def test_a_judge_that_disagrees_weighs_less():
+    network, positivity = (-0.05, 0.012), (-0.005, 0.006)
+    value, sigma = parity.pooled(parity._agreed([network, positivity]))
+    assert value == pytest.approx(-0.05, abs=0.005) and sigma < 0.012
+    same = parity.pooled(parity._agreed([network, (-0.05, 0.006)]))
+    assert same == pytest.approx((-0.05, (0.012**-2 + 0.006**-2) ** -0.5))
+    missing = parity._agreed([(float("nan"), float("nan")), positivity])
+    assert parity.pooled(missing) == pytest.approx(positivity)
+
+
 def test_asked_only_for_one_small_free_aberration():
     box = Box.of(confocal.FIELDS, RANGES)
     fixed = Box.of(confocal.FIELDS, RANGES | {"spherical_aberr": (0.0, 0.0)})

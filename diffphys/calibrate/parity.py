@@ -129,7 +129,7 @@ def small(
 
 
 def _agreed(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The judges' values; by what the others differ from the first, they err: positivity does not know how a haze misleads it."""
+    """The judges' values. What the others differ from the first counts as their error: positivity cannot see a haze mislead it."""
     first = values[0]
     if not np.isfinite(first[0]):
         return list(values)
