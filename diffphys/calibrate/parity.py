@@ -129,7 +129,7 @@ def small(
 
 
 def _agreed(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The judges' values. What the others differ from the first counts as their error: positivity cannot see a haze mislead it."""
+    """The values of the judges. Where others differ from the first, they err: positivity cannot see a haze mislead it."""
     first = values[0]
     if not np.isfinite(first[0]):
         return list(values)
