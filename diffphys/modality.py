@@ -146,7 +146,7 @@ class FromPsf:
         return {}
 
     def twin(self, spec: Any, *, geometry: Any, ranges: Mapping[str, tuple[float, float]]) -> Any:
-        """A second spec with the same |OTF|, between which positivity has to decide. Here: there is none."""
+        """A second spec with the same |OTF|, between which restorations have to decide. Here: there is none."""
         return None
 
     def starts(self, ranges: Mapping[str, tuple[float, float]], *, geometry: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Small aberrations: where the evidence says little, positivity measures (`parity`) and the rest is fitted anew around that."""
+"""Small aberrations: where the evidence says little, `parity` measures, and the rest is fitted anew around its value."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Case(NamedTuple):
 def near_zero(
     signed: Sequence[Signed], samples: Sequence[Sample], modality: Modality, geometry: Any, seed: int, how: Lanes
 ) -> list[Signed]:
-    """The estimates, those with a small aberration fitted anew with positivity's measurement of it."""
+    """The estimates, those with a small aberration fitted anew with the measurement of it."""
     out, flat = list(signed), plain(geometry)
     cases = [case for number, one in enumerate(signed) if (case := _case(number, one, modality, flat)) is not None]
     questions = [parity.Question(*with_read_noise(samples[c.number]), signed[c.number][1]) for c in cases]

@@ -2,7 +2,7 @@
 
     q = (theta, nuisance_1, ..., nuisance_N),   F = the stacks' Fisher matrices, added in theta, side by side elsewhere
 
-Signs are decided by the sum of the stacks' margins, a small aberration by the mean of what positivity finds in each.
+Signs are decided by the sum of the stacks' margins, a small aberration by the mean of what `parity` finds in each.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _near_zero(
     found: list[Estimate], spec: Any, covariance: np.ndarray, cases: Sequence[Case], modality: Modality, geometry: Any,
     seed: int, how: Lanes,
 ) -> tuple[list[Estimate], Any, np.ndarray]:  # fmt: skip
-    """Where the evidence says little about the aberration, positivity measures it in every stack; see `near_zero`."""
+    """Where the evidence says little about the aberration, `parity` measures it in every stack; see `near_zero`."""
     derived, flat = propagated(modality, geometry, spec, covariance), plain(geometry)
     if not parity.asked(modality, spec, derived, found[0].box, geometry=flat):
         return found, spec, covariance

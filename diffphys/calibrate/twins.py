@@ -1,4 +1,4 @@
-"""Which of two twins is the instrument: the evidence where it tells them apart, positivity (`sign`) elsewhere."""
+"""Which of two twins is the instrument: the evidence where it tells them apart, their restorations (`sign`) elsewhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from diffphys.spec import from_vector, names
 from diffphys.types import Modality
 
 ANYWHERE = (-np.inf, np.inf)
-DECISIVE = 60.0  # nats of evidence between the two signs of the aberration above which positivity is not asked
+DECISIVE = 60.0  # nats of evidence between the two signs of the aberration above which restorations are not asked
 Signed = tuple[Estimate, Any, float | None]  # the estimate, its spec, how many nats its sign is preferred by
 
 
 def decided(
     found: Sequence[Estimate], samples: Sequence[Sample], modality: Modality, geometry: Any, how: Lanes
 ) -> list[Signed]:
-    """Per stack the spec or its twin, whichever positivity prefers, and by how many nats; None where there is no twin."""
+    """Per stack the spec or its twin, whichever restorations prefer, and by how many nats; None where there is no twin."""
     signed: list[Signed | None] = []
     contests, contestants = [], []
     for number, (estimate, sample) in enumerate(zip(found, samples, strict=True)):
@@ -41,7 +41,7 @@ def decided(
 
 
 def _rival(estimate: Estimate, sample: Sample, modality: Modality, geometry: Any) -> tuple[Estimate, Any, Signed | None]:
-    """The estimate with the other sign, its spec, and the decision where positivity need not be asked."""
+    """The estimate with the other sign, its spec, and the decision where restorations need not be asked."""
     if not estimate.rivals:
         twin = modality.twin(estimate.spec, geometry=geometry, ranges=sample.ranges)
         return estimate, twin, (estimate, estimate.spec, None) if twin is None else None

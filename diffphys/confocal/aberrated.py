@@ -11,7 +11,7 @@ of angular order 0 are made free of piston and defocus as Z11 is; of tilt all mo
 
 What a blind calibration can see. Its statistic is the periodogram averaged over the mirror images of a frequency quadrant,
 and its model is the same average of |H|^2. That average is the same for a pupil and its negative (all signs reversed: the
-twin, between which positivity decides) and for a pupil mirrored in x or in y. So the signs of `z5`, of coma (`z7`, `z8`) and
+twin, between which restorations decide) and for a pupil mirrored in x or in y. So the signs of `z5`, of coma (`z7`, `z8`) and
 of trefoil are not in it, nor on which side two of them lie to each other; their sizes are, and so is the sign of `z6` against
 the spherical aberration. An image of a point shows everything.
 """

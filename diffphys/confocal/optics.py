@@ -218,7 +218,7 @@ def derived(spec: Spec, *, geometry: Geometry) -> dict[str, Array]:
 
 
 def twin(spec: Spec, *, geometry: Geometry, ranges: dict[str, tuple[float, float]]) -> Spec | None:
-    """The spec with c_tot reversed and the same z-step: |OTF| is the same, so only positivity of x tells them apart.
+    """The spec with c_tot reversed and the same z-step: |OTF| is the same, so only what specimens look like tells them apart.
 
     c_s is moved first; where its range ends, the index takes the rest. None where the ranges leave no twin: then the ranges
     have decided the sign. Concrete values only (not under jit).
