@@ -33,7 +33,7 @@ def near_zero(
     """The estimates, those with a small aberration fitted anew with the measurement of it."""
     out, flat = list(signed), plain(geometry)
     cases = [case for number, one in enumerate(signed) if (case := _case(number, one, modality, flat)) is not None]
-    questions = [parity.Question(*with_read_noise(samples[c.number]), signed[c.number][1]) for c in cases]
+    questions = [_question(signed[case.number], samples[case.number], modality, flat) for case in cases]
     found = parity.small(questions, modality, flat, seed=seed, how=how)
     goals = [parity.merged(case.known, odd) for case, odd in zip(cases, found, strict=True)]
     for _ in range(RELINKED if cases else 0):
@@ -60,6 +60,11 @@ def _case(number: int, one: Signed, modality: Modality, geometry: Any) -> _Case 
     if not parity.asked(modality, spec, derived, estimate.box, geometry=geometry):
         return None
     return _Case(number, covariance, next(iter(derived.values())))
+
+
+def _question(one: Signed, sample: Sample, modality: Modality, geometry: Any) -> parity.Question:
+    estimate, spec, _ = one
+    return parity.Question(*with_read_noise(sample), parity.matched(modality, spec, geometry, estimate.box))
 
 
 def _fitted(found: Sequence[Estimate], links: Sequence[tuple[fits.Link, np.ndarray, np.ndarray]], how: Lanes) -> list[Estimate]:

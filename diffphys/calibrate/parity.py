@@ -45,7 +45,7 @@ class Scale(NamedTuple):
 
 
 # errors: of 52 benchmark stacks, 30 simulated ones; of 35 simulated stacks with nothing known
-SCALES = {"network": Scale(0.12, 0.08, 0.04, 0.01, 0.2), "positivity": Scale(0.08, 0.04, 0.03, 0.006, 0.17)}
+SCALES = {"network": Scale(0.1, 0.08, 0.04, 0.01, 0.2), "positivity": Scale(0.08, 0.04, 0.03, 0.006, 0.17)}
 
 
 def asked(modality: Modality, spec: Any, derived: Mapping[str, tuple[float, float]], box: Box, *, geometry: Any) -> bool:
@@ -101,6 +101,16 @@ def link(
     target = goal[0] - float(combination(box.decode(jnp.asarray(start, jnp.float32)))) + slope @ start
     response = covariance @ gradient / (gradient @ covariance @ gradient)
     return Link(slope, float(target), FIRM), start, response
+
+
+def matched(modality: Modality, spec: Any, geometry: Any, box: Box) -> Any:
+    """The spec with the index as matched as the box allows: the one it has is next to unknown, often on an edge of the box, and
+    at a mismatch no spherical aberration undoes all of what the index does."""
+    fields, name = names(modality.FIELDS), modality.TRADE_OFF[1]
+    middle, half = (float(np.asarray(v)[fields.index(name)]) for v in (box.middle, box.half))
+    if half <= 0:
+        return spec
+    return replace(spec, **{name: np.clip(float(getattr(modality.nominal(geometry), name)), middle - half, middle + half)})
 
 
 class Question(NamedTuple):

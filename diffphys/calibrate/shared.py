@@ -154,7 +154,8 @@ def _near_zero(
     derived, flat = propagated(modality, geometry, spec, covariance), plain(geometry)
     if not parity.asked(modality, spec, derived, found[0].box, geometry=flat):
         return found, spec, covariance
-    questions = [parity.Question(*with_read_noise(case.sample), spec) for case in cases]
+    flatter = parity.matched(modality, spec, flat, found[0].box)
+    questions = [parity.Question(*with_read_noise(case.sample), flatter) for case in cases]
     measured = parity.pooled(parity.small(questions, modality, flat, seed=seed, how=how))
     goal = parity.merged(next(iter(derived.values())), measured)
     root = np.sqrt(len(found))  # the stacks carry one link together
