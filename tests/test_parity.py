@@ -78,7 +78,7 @@ def test_asked_only_for_one_small_free_aberration():
     assert parity.asked(confocal, spec_of(), small, box, geometry=GEOMETRY)
     assert not parity.asked(confocal, spec_of(), large, box, geometry=GEOMETRY)
     squat = replace(GEOMETRY, voxel_um=(0.1, 0.1, 0.1))  # no network knows such voxels: positivity reaches less far
-    assert [parity.asked(confocal, spec_of(), {"c_tot": (0.1, 0.02)}, box, geometry=g) for g in (GEOMETRY, squat)] == [
+    assert [parity.asked(confocal, spec_of(), {"c_tot": (0.09, 0.02)}, box, geometry=g) for g in (GEOMETRY, squat)] == [
         True,
         False,
     ]
@@ -89,6 +89,16 @@ def test_asked_only_for_one_small_free_aberration():
     )
     own = Box.of(coma.FIELDS, coma.default_ranges(GEOMETRY))
     assert not parity.asked(coma, with_coma, small, own, geometry=GEOMETRY)
+
+
+def test_it_is_measured_at_a_matched_index_where_that_is_free():
+    def index(**ranges):
+        box = Box.of(confocal.FIELDS, RANGES | ranges)
+        return float(parity.matched(confocal, spec_of(refractive_index=1.53), GEOMETRY, box).refractive_index)
+
+    assert index() == pytest.approx(GEOMETRY.immersion_index)
+    assert index(refractive_index=(1.52, 1.54)) == pytest.approx(1.52), "as matched as the box allows"
+    assert index(refractive_index=(1.53, 1.53)) == pytest.approx(1.53), "a known index stands"
 
 
 def test_the_link_holds_the_combination_and_moves_along_its_valley():
