@@ -56,7 +56,7 @@ def asked(modality: Modality, spec: Any, derived: Mapping[str, tuple[float, floa
     half = float(np.asarray(box.half)[names(modality.FIELDS).index(modality.TRADE_OFF[0])])
     if half <= 0 or not 0 < sigma < np.inf or abs(value) > SCALES[explain.judges(pitch_um(geometry))[0]].near:
         return False
-    flat = _at(modality, spec, geometry, 0.0)
+    flat = _at(modality, matched(modality, spec, geometry, box), geometry, 0.0)
     everywhere = {f.name: (-np.inf, np.inf) for f in modality.FIELDS}
     twin = modality.twin(flat, geometry=geometry, ranges=everywhere)
     return twin is not None and np.allclose(as_vector(twin, modality.FIELDS), as_vector(flat, modality.FIELDS), atol=1e-5)
