@@ -52,9 +52,7 @@ def near_zero(
 
 
 def _case(number: int, one: Signed, modality: Modality, geometry: Any) -> _Case | None:
-    estimate, spec, margin = one
-    if margin is None:
-        return None
+    estimate, spec, _ = one
     covariance = verdict.covariance_of(estimate, names(modality.FIELDS))
     derived = propagated(modality, geometry, spec, covariance)
     if not parity.asked(modality, spec, derived, estimate.box, geometry=geometry):
