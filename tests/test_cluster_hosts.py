@@ -179,7 +179,8 @@ def test_ctrl_c_stays_an_interruption_where_slurm_is_used():
         [
             sys.executable,
             "-c",
-            "import signal; from diffphys.scale import slurm; slurm._library(); signal.raise_signal(signal.SIGINT)",
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+            "from diffphys.scale import slurm; slurm._library(); signal.raise_signal(signal.SIGINT)",
         ],
         capture_output=True,
         text=True,
