@@ -8,7 +8,7 @@ errs less. Both are valid only between specs that share |OTF|; between others th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate.lanes import ONE, Lanes, over
-from diffphys.operator import Operator
+from diffphys.operator import Operator, bind
 from diffphys.reconstruct.iterate import Problem
 from diffphys.reconstruct.learned import familiar, glanced
 from diffphys.reconstruct.richardson_lucy import restored
 from diffphys.reconstruct.wiener import fitted_spectrum
-from diffphys.types import Array
+from diffphys.spec import pitch_um
+from diffphys.types import Array, Modality
 
 NETWORK = "unet"
+LARGEST = (48, 96, 96)  # the brightest part of a larger stack decides as well
 FLOOR = 1e-3  # expected photons
 SETTLED, FITTED = 20, 50  # Richardson-Lucy iterations: to choose between two specs, to measure a small difference
 
@@ -35,6 +37,28 @@ class Case(NamedTuple):
     counts: np.ndarray
     background: np.float32
     pitch: np.ndarray
+
+
+def models(photons: np.ndarray, background: float, spec: Any, modality: Modality, geometry: Any) -> Callable[[Any], Case]:
+    """spec -> case, on the part of a stack that decides; all have the margin that the given spec needs, so that they compete on
+    the same number of unknowns."""
+    part = brightest(photons, LARGEST)
+    local = modality.block(geometry, part.shape)
+    specimen = bind(modality, spec, geometry=local).specimen
+    counts, light = np.maximum(part, 0.0).astype(np.float32), np.float32(background)
+    pitch = np.asarray(pitch_um(local))
+    return lambda at: Case(bind(modality, at, geometry=local, specimen=specimen), counts, light, pitch)
+
+
+def brightest(photons: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The window of at most `shape` around the centre of light, inside the stack."""
+    light = np.maximum(photons - np.median(photons), 0.0)
+    corner = []
+    for axis, (n, b) in enumerate(zip(photons.shape, shape, strict=True)):
+        profile = light.sum(axis=tuple(a for a in range(photons.ndim) if a != axis))
+        centre = int(np.argmax(np.convolve(profile, np.ones(min(n, b)), mode="valid")))
+        corner.append(slice(centre, centre + min(n, b)))
+    return photons[tuple(corner)]
 
 
 def judges(pitch: Any) -> tuple[str, ...]:
@@ -62,7 +86,10 @@ def margins(pairs: Sequence[tuple[Case, Case]], judge: str, *, iterations: int =
         found = [x for pair in pairs for x in _both(pair)]
     else:
         found = specimens([case for pair in pairs for case in pair], judge, iterations=iterations, how=how)
-    told = [_margin(*pair, *two) for pair, two in zip(pairs, zip(found[::2], found[1::2], strict=True), strict=True)]
+    told = [
+        _told(one.operator, two.operator, x, other, one.counts, one.background)
+        for (one, two), x, other in zip(pairs, found[::2], found[1::2], strict=True)
+    ]
     return [Margin(float(nats), float(noise)) for nats, noise in told]
 
 
@@ -75,10 +102,6 @@ def _both(pair: tuple[Case, Case]) -> list[Array]:
 def _problem(case: Case) -> Problem:
     pitch = jnp.asarray(case.pitch / np.min(case.pitch), jnp.float32)
     return Problem(case.operator, jnp.asarray(case.counts), jnp.asarray(case.background), jnp.zeros(()), pitch)
-
-
-def _margin(first: Case, second: Case, one: Array, two: Array) -> tuple[Array, Array]:
-    return _told(first.operator, second.operator, one, two, first.counts, first.background)
 
 
 @jax.jit

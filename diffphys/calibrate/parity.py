@@ -19,8 +19,7 @@ import numpy as np
 from diffphys.calibrate import explain
 from diffphys.calibrate.fit import Link
 from diffphys.calibrate.lanes import ONE, Lanes
-from diffphys.calibrate.sign import LARGEST, brightest
-from diffphys.operator import Operator, bind
+from diffphys.operator import Operator
 from diffphys.spec import Box, as_vector, from_vector, names, pitch_um
 from diffphys.types import Modality
 
@@ -150,17 +149,8 @@ Stack = Callable[[float], explain.Case]  # the part of a stack that decides, at 
 
 
 def _stack(question: Question, modality: Modality, geometry: Any) -> Stack:
-    part = brightest(question.photons, LARGEST)
-    local = modality.block(geometry, part.shape)
-    size = bind(modality, question.spec, geometry=local).specimen
-    counts = np.maximum(part, 0.0).astype(np.float32)
-    light, pitch = np.float32(question.background), np.asarray(pitch_um(local))
-
-    def at(value: float) -> explain.Case:
-        spec = _at(modality, question.spec, geometry, value)
-        return explain.Case(bind(modality, spec, geometry=local, specimen=size), counts, light, pitch)
-
-    return at
+    case = explain.models(question.photons, question.background, question.spec, modality, geometry)
+    return lambda value: case(_at(modality, question.spec, geometry, value))
 
 
 def _judged(stacks: Sequence[Stack], judge: str, seed: int, how: Lanes) -> list[tuple[float, float]]:
