@@ -44,6 +44,7 @@ class FromPsf:
             (y, x).
         MODULATION_FIELDS: parameters that change the rows' gains (`modulation`) and not the blur.
         TRADE_OFF: parameters of which mainly a combination, told by `derived`, is known.
+        BIASED: parameters that the structure of one specimen pulls along, measured by rehearsal.
     """
 
     NAME: str
@@ -51,6 +52,7 @@ class FromPsf:
     Geometry: Any
     MODULATION_FIELDS: ClassVar[tuple[str, ...]] = ()
     TRADE_OFF: ClassVar[tuple[str, ...]] = ()
+    BIASED: ClassVar[tuple[str, ...]] = ()
 
     def __reduce__(self) -> Any:
         """To copies and other processes a registered modality goes by its name, so that the copy is the original."""

@@ -1,7 +1,7 @@
 """Blind calibration: counts -> spec, covariance, what cannot be known.
 
-Detector -> the evidence's estimate -> sign test between twins -> small aberrations -> covariance with the model's misfit in it
--> verdict. `calibrate` is `together` of one stack.
+Detector -> the evidence's estimate -> sign test between twins -> small aberrations -> the specimen's pull taken off ->
+covariance with the model's misfit in it -> verdict. `calibrate` is `together` of one stack.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from diffphys.calibrate import detector as light
 from diffphys.calibrate import verdict
+from diffphys.calibrate.bias import corrected
 from diffphys.calibrate.estimate import Estimate, Progress, Sample, estimates, windowed
 from diffphys.calibrate.lanes import ONE, Lanes
 from diffphys.calibrate.near_zero import near_zero
@@ -79,6 +80,8 @@ def together(
     if not windowed(geometry):
         tell(0.93, "small aberrations")
         signed = near_zero(signed, samples, modality, geometry, seed, how)
+        tell(0.97, "pull of the specimen")
+        signed = corrected(signed, samples, modality, geometry, how)
     tell(1.0, "done")
     return [
         judged(case, estimate, spec, margin, modality, geometry, seed=seed)

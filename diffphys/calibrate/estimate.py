@@ -106,7 +106,7 @@ class _Work:
         shape = np.broadcast_to(np.asarray(self.modality.transfer(self.spec, geometry=self.geometry).modulation), photons.shape)
         flat = (photons - float(detector.background)) / shape
         self.statistic = periodogram(flat, block=self.block, finer=self.finer, windowed=self.depths is not None)
-        self.level = _noise_level(photons, shape, float(detector.read_sigma), self.block if self.depths else None)
+        self.level = noise_level(photons, shape, float(detector.read_sigma), self.block if self.depths else None)
 
     def modulate(self) -> None:
         column = self.found[0].covariance[..., 0] if self.found else modulation.empirical_column(self.statistic.cross)
@@ -196,7 +196,7 @@ def theta_of(box: Box, found: Sequence[fits.Fit], fields: tuple[str, ...], value
     return jnp.asarray(theta)
 
 
-def _noise_level(photons: np.ndarray, shape: np.ndarray, read: float, window: tuple[int, ...] | None) -> np.ndarray:
+def noise_level(photons: np.ndarray, shape: np.ndarray, read: float, window: tuple[int, ...] | None) -> np.ndarray:
     """(K,) or (K, window) white level of the demodulated frames: mean of (photons + read^2) / modulation^2 under the taper."""
     variance = (photons + read**2) / shape**2
     mean = tapered_mean(variance, photons.ndim - 1) if window is None else window_mean(variance, window)

@@ -219,8 +219,10 @@ def make_data(
     spectrum: Spectrum,
     dtype: Any,
     depth_um: Any = None,
+    reach: Any = 1.0,
 ) -> Data:
-    """Assemble the traced part; `theta_prior` = (mean, (P, P) precision) in box units, `noise_sd` of the log noise level."""
+    """Assemble the traced part; `theta_prior` = (mean, (P, P) precision) and `reach` of the parameters in box units, `noise_sd`
+    of the log noise level."""
     frames = statistic.cross.shape[0]
     p = len(box[0])
 
@@ -232,7 +234,7 @@ def make_data(
     precision[:p, :p] = theta_prior[1]
     precision[range(p, p + frames), range(p, p + frames)] = noise_sd**-2
     precision[p + frames :, p + frames :] = spectrum.precision
-    free = f(f(box[1]) > 0)
+    free = f((f(box[1]) > 0) * f(reach))
     span = f(np.full(frames, 5 * noise_sd))
     return Data(
         cross=f(statistic.cross),

@@ -1,9 +1,9 @@
 """How badly a restoration under a spec explains the counts: what tells a spec from its twin, which has the same |OTF|.
 
 A restoration needs an idea of what specimens look like, and the twin whose restoration looks less like one explains the counts
-worse. There are two judges: a network, where voxels are shaped like those it was trained at, and positivity (Richardson-Lucy
-from a flat start). The network says more where a haze leaves positivity little to say; on bright sparse specimens positivity
-errs less. Both are valid only between specs that share |OTF|; between others they prefer the sharper PSF.
+worse. The judge is a network where voxels are shaped like those it was trained at, elsewhere positivity (Richardson-Lucy from
+a flat start), to which a haze leaves little to say. Both are valid only between specs that share |OTF|; between others they
+prefer the sharper PSF.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def brightest(photons: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return photons[tuple(corner)]
 
 
-def judges(pitch: Any) -> tuple[str, ...]:
-    """Names of the judges for voxels of this size (any unit), the better one first."""
-    return ("network", "positivity") if len(pitch) == 3 and familiar(pitch) else ("positivity",)
+def judge_of(pitch: Any) -> str:
+    """Who judges restorations at voxels of this size (any unit)."""
+    return "network" if len(pitch) == 3 and familiar(pitch) else "positivity"
 
 
 class Margin(NamedTuple):

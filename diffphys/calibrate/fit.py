@@ -47,6 +47,7 @@ class Problem(NamedTuple):
     depth_um: tuple[float, ...] | None = None
     link: Link | None = None
     share: float = 1.0  # of the parameters' prior, where several stacks have one spec
+    reach: Any = 1.0  # half widths of the box that the parameters may move from its middle
 
     @property
     def dtype(self) -> Any:
@@ -153,6 +154,7 @@ def make(problem: Problem, family: str) -> tuple[evidence.Model, evidence.Data, 
         frequencies=frequencies(problem.block.shape, pitch_um(problem.block), finer=problem.finer),
         box=(problem.box.middle, problem.box.half),
         theta_prior=_theta_prior(problem),
+        reach=problem.reach,
         noise_sd=problem.noise_sd,
         spectrum=spectrum,
         dtype=problem.dtype,

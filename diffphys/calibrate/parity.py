@@ -53,7 +53,7 @@ def asked(modality: Modality, spec: Any, derived: Mapping[str, tuple[float, floa
         return False
     ((value, sigma),) = derived.values()
     half = float(np.asarray(box.half)[names(modality.FIELDS).index(modality.TRADE_OFF[0])])
-    if half <= 0 or not 0 < sigma < np.inf or abs(value) > SCALES[explain.judges(pitch_um(geometry))[0]].near:
+    if half <= 0 or not 0 < sigma < np.inf or abs(value) > SCALES[explain.judge_of(pitch_um(geometry))].near:
         return False
     flat = _at(modality, matched(modality, spec, geometry, box), geometry, 0.0)
     everywhere = {f.name: (-np.inf, np.inf) for f in modality.FIELDS}
@@ -132,29 +132,8 @@ def small(
     Returns:
         (value, 1 sigma) per stack; NaN where the simulated measurements do not tell two aberrations apart.
     """
+    judge = explain.judge_of(pitch_um(geometry))
     stacks = [_stack(question, modality, geometry) for question in questions]
-    told = [_judged(stacks, judge, seed, how) for judge in explain.judges(pitch_um(geometry))]
-    return [pooled(_agreed(values)) for values in zip(*told, strict=True)]
-
-
-def _agreed(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The values of the judges. Where others differ from the first, they err: positivity cannot see a haze mislead it."""
-    first = values[0]
-    if not np.isfinite(first[0]):
-        return list(values)
-    return [first, *((value, float(np.hypot(sigma, value - first[0]))) for value, sigma in values[1:])]
-
-
-Stack = Callable[[float], explain.Case]  # the part of a stack that decides, at any aberration
-
-
-def _stack(question: Question, modality: Modality, geometry: Any) -> Stack:
-    case = explain.models(question.photons, question.background, question.spec, modality, geometry)
-    return lambda value: case(_at(modality, question.spec, geometry, value))
-
-
-def _judged(stacks: Sequence[Stack], judge: str, seed: int, how: Lanes) -> list[tuple[float, float]]:
-    """(value, 1 sigma) per stack by one judge, from three margins of each: its own and those of two simulated measurements."""
     scale, key = SCALES[judge], jax.random.key(seed)
     flat, ends = [at(0.0) for at in stacks], (-scale.simulated, scale.simulated)
     found = explain.specimens(flat, judge, how=how)
@@ -165,6 +144,14 @@ def _judged(stacks: Sequence[Stack], judge: str, seed: int, how: Lanes) -> list[
         pairs += [(high._replace(counts=y), low._replace(counts=y)) for y in (here.counts, *drawn)]
     told = explain.margins(pairs, judge, how=how)
     return [_value(*three, scale) for three in zip(told[::3], told[1::3], told[2::3], strict=True)]
+
+
+Stack = Callable[[float], explain.Case]  # the part of a stack that decides, at any aberration
+
+
+def _stack(question: Question, modality: Modality, geometry: Any) -> Stack:
+    case = explain.models(question.photons, question.background, question.spec, modality, geometry)
+    return lambda value: case(_at(modality, question.spec, geometry, value))
 
 
 def _value(odd: explain.Margin, below: explain.Margin, above: explain.Margin, scale: Scale) -> tuple[float, float]:

@@ -28,8 +28,8 @@ class Contest(NamedTuple):
 def margins(contests: Sequence[Contest], modality: Modality, geometry: Any, *, how: Lanes = ONE) -> list[float]:
     """Log-likelihood of the first spec minus that of its twin, nats, for each contest; positive: keep the first."""
     pairs = [_pair(contest, modality, geometry) for contest in contests]
-    best = explain.judges(pitch_um(geometry))[0]
-    return [margin.nats for margin in explain.margins(pairs, best, iterations=explain.SETTLED, how=how)]
+    judge = explain.judge_of(pitch_um(geometry))
+    return [margin.nats for margin in explain.margins(pairs, judge, iterations=explain.SETTLED, how=how)]
 
 
 def _pair(contest: Contest, modality: Modality, geometry: Any) -> tuple[explain.Case, explain.Case]:

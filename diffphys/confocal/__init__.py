@@ -23,3 +23,4 @@ from diffphys.confocal.spec import weak as weak
 NAME = "confocal_3d"
 MODULATION_FIELDS: tuple[str, ...] = ()
 TRADE_OFF: tuple[str, ...] = ("spherical_aberr", "refractive_index")
+BIASED: tuple[str, ...] = ("z_step",)

@@ -26,3 +26,4 @@ from diffphys.shg.spec import weak as weak
 NAME = "shg"
 MODULATION_FIELDS: tuple[str, ...] = ("excitation_power_fluctuation",)
 TRADE_OFF: tuple[str, ...] = ()
+BIASED: tuple[str, ...] = ()
