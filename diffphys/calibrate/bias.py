@@ -24,15 +24,14 @@ from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.periodogram import periodogram
 from diffphys.calibrate.twins import Signed, plain, with_read_noise
 from diffphys.operator import bind
-from diffphys.spec import as_vector, names, pitch_um
+from diffphys.spec import Box, as_vector, names, pitch_um
 from diffphys.types import Modality
 
 LARGEST = 2**21  # voxels: what a larger stack's specimen pulls averages out, and restoring it takes long
 REACH = 1.5  # half widths of the ranges within which the bias is looked for: an edge would hide it
-# of the 72 stacks of a benchmark: what share of the rehearsed bias is real, beyond how many sigma it is another optimum's;
-# the sigma that is left, and its share of what was taken off
-SHARE, LIMIT = 0.6, 2.5
-LEFT, DOUBT = 0.5, 0.2
+# of 72 benchmark stacks and 30 simulated ones: the share of the rehearsed pull that is real, the sigmas beyond which it belongs
+# to another optimum, what is left of sigma
+SHARE, LIMIT, LEFT = 0.6, 2.5, 0.8
 
 
 class _Case(NamedTuple):
@@ -52,8 +51,8 @@ def corrected(
     if not numbers:
         return out
     cases = _cases(numbers, signed, modality, flat, how)
-    rehearsed = [_rehearsed(signed[c.number], c, samples[c.number], modality, flat) for c in cases]
-    ended = _fitted([signed[c.number][0] for c in cases], rehearsed, [c.theta for c in cases], how)
+    problems = [rehearsed(*signed[c.number][:2], c.theta, samples[c.number], modality, flat) for c in cases]
+    ended = _fitted([signed[c.number][0] for c in cases], problems, [c.theta for c in cases], how)
     for case, theta in zip(cases, ended, strict=True):
         out[case.number] = _without(signed[case.number], case, theta - case.theta, modality)
     return out
@@ -96,10 +95,11 @@ def widened(problem: fits.Problem, modality: Modality, geometry: Any) -> fits.Pr
     return problem._replace(reach=reach)
 
 
-def _rehearsed(one: Signed, case: _Case, sample: Sample, modality: Modality, geometry: Any) -> fits.Problem:
-    """The stack's problem with the statistic that its restored specimen is expected to give."""
-    estimate, spec, _ = one
-    free = dict(zip(names(modality.FIELDS), estimate.box.decode(jnp.asarray(case.theta, jnp.float32)), strict=True))
+def rehearsed(
+    estimate: Estimate, spec: Any, theta: np.ndarray, sample: Sample, modality: Modality, geometry: Any
+) -> fits.Problem:
+    """The stack's problem with the statistic that its specimen, restored at `theta` (box units), is expected to give."""
+    free = dict(zip(names(modality.FIELDS), estimate.box.decode(jnp.asarray(theta, jnp.float32)), strict=True))
     operator = bind(modality, replace(spec, **{name: free[name] for name in modality.BIASED}), geometry=geometry)
     photons, background = with_read_noise(sample)
     counts = np.maximum(photons, 0.0).astype(np.float32)
@@ -137,24 +137,26 @@ def _fitted(
 
 
 def _without(one: Signed, case: _Case, pull: np.ndarray, modality: Modality) -> Signed:
-    """The estimate with its part of the pull (box units) taken off; its error bars say what is left."""
-    (estimate, spec, margin), fields = one, names(modality.FIELDS)
+    """The estimate with the pull (box units) taken off."""
+    estimate, spec, margin = one
     if not np.isfinite(pull).all():
         return one
-    middle, half = (np.asarray(v, np.float64) for v in (estimate.box.middle, estimate.box.half))
-    covariance, values = case.covariance.copy(), {}
-    for name in modality.BIASED:
-        i = fields.index(name)
-        if not half[i] > 0:
-            continue
-        sigma = float(np.sqrt(covariance[i, i]))
-        taken = SHARE * float(np.clip(pull[i] * half[i], -LIMIT * sigma, LIMIT * sigma))
-        values[name] = np.float32(
-            np.clip(middle[i] + case.theta[i] * half[i] - taken, middle[i] - half[i], middle[i] + half[i])
-        )
-        covariance[i, :] *= LEFT
-        covariance[:, i] *= LEFT
-        covariance[i, i] += (DOUBT * taken / SHARE) ** 2
+    values, covariance = taken_off(pull, case.theta, case.covariance, estimate.box, modality)
     spec = replace(spec, **values)
-    added = covariance - verdict.covariance_of(estimate, fields)
+    added = covariance - verdict.covariance_of(estimate, names(modality.FIELDS))
     return estimate._replace(spec=spec, added=added), spec, margin
+
+
+def taken_off(
+    pull: np.ndarray, theta: np.ndarray, covariance: np.ndarray, box: Box, modality: Modality
+) -> tuple[dict[str, np.float32], np.ndarray]:
+    """New values, in their units and ranges, of the free parameters that specimens pull, and the covariance that is left."""
+    middle, half = (np.asarray(v, np.float64) for v in (box.middle, box.half))
+    values, left = {}, covariance.copy()
+    for i in (n for n, name in enumerate(names(modality.FIELDS)) if name in modality.BIASED and half[n] > 0):
+        limit = LIMIT * float(np.sqrt(covariance[i, i]))
+        value = middle[i] + theta[i] * half[i] - SHARE * float(np.clip(pull[i] * half[i], -limit, limit))
+        values[modality.FIELDS[i].name] = np.float32(np.clip(value, middle[i] - half[i], middle[i] + half[i]))
+        left[i, :] *= LEFT
+        left[:, i] *= LEFT
+    return values, left

@@ -8,6 +8,7 @@ Signs are decided by the sum of the stacks' margins, a small aberration by the m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.calibrate import evidence, fisher_scoring, parity, verdict
+from diffphys.calibrate import bias, evidence, fisher_scoring, parity, verdict
 from diffphys.calibrate import fit as fits
 from diffphys.calibrate.blind import Case, judged, prepare
 from diffphys.calibrate.covariance import propagated
@@ -24,7 +25,7 @@ from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.near_zero import RELINKED
 from diffphys.calibrate.twins import decided, plain, with_read_noise
 from diffphys.noise import Detector
-from diffphys.spec import from_vector, names
+from diffphys.spec import as_vector, from_vector, names
 from diffphys.types import Array, Calibration, Modality
 
 STEPS = 60
@@ -47,6 +48,8 @@ def shared_spec(
     if margin is not None:
         progress(0.95, "small aberrations")
         found, spec, covariance = _near_zero(found, spec, covariance, cases, modality, geometry, seed, how)
+    progress(0.98, "pull of the specimens")
+    spec, covariance = _without_pull(found, spec, covariance, cases, modality, geometry)
     progress(1.0, "done")
     told: dict[str, Any] = {"seed": seed, "covariance": covariance}
     return [judged(case, e, spec, margin, modality, geometry, **told) for case, e in zip(cases, found, strict=True)]
@@ -165,3 +168,21 @@ def _near_zero(
         found = _refitted(found, problems, {}, modality, start)
         spec = found[0].spec
     return found, spec, verdict.joint_covariance(found, names(modality.FIELDS)) + np.outer(response, response) * goal[1] ** 2
+
+
+def _without_pull(
+    found: list[Estimate], spec: Any, covariance: np.ndarray, cases: Sequence[Case], modality: Modality, geometry: Any
+) -> tuple[Any, np.ndarray]:
+    """What the specimens do to the estimate together; see `bias`."""
+    flat, box = plain(geometry), found[0].box
+    if not bias.asked(modality, flat, found[0]):
+        return spec, covariance
+    theta = np.asarray(box.encode(as_vector(spec, modality.FIELDS)), np.float64)
+    problems = [bias.rehearsed(e, spec, theta, case.sample, modality, flat) for e, case in zip(found, cases, strict=True)]
+    best = found[0].fits[0].family
+    (ended, *_) = _fitted(problems, [next(f for f in e.fits if f.family == best) for e in found], theta)
+    pull = ended.q[0, : theta.size] - theta
+    if not np.isfinite(pull).all():
+        return spec, covariance
+    values, covariance = bias.taken_off(pull, theta, covariance, box, modality)
+    return replace(spec, **values), covariance
