@@ -31,7 +31,7 @@ LARGEST = 2**21  # voxels: what a larger stack's specimen pulls averages out, an
 REACH = 1.5  # half widths of the ranges within which the bias is looked for: an edge would hide it
 # of 72 benchmark stacks and 30 simulated ones: the share of the rehearsed pull that is real, the sigmas beyond which it belongs
 # to another optimum, what is left of sigma
-SHARE, LIMIT, LEFT = 0.6, 2.5, 0.8
+SHARE, LIMIT, LEFT = 0.6, 2.5, 0.7
 
 
 class _Case(NamedTuple):
