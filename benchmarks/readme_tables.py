@@ -197,6 +197,32 @@ def gap() -> str:
     return "\n".join([*lines, "", f"{provenance(record)}."])
 
 
+def recovery() -> str:
+    """What calibration wins back on each draw of the benchmark, and how true its error bars are there."""
+    path = RESULTS / "recovery.json"
+    if not path.exists():
+        return ""
+    lines = ["| draw | method | samples | PSNR II / III / IV | ρ (95 %) | blind |", "|---|---|--:|---|---|--:|"]
+    notes = []
+    for label, record in json.loads(path.read_text()).items():
+        for modality in (m for m in ("confocal_3d", "shg") if m in record):
+            for method, f in sorted(record[modality]["methods"].items(), key=lambda item: -item[1]["blind_score"]):
+                psnr = " / ".join(f"{v:.1f}" for v in f["psnr"].values())
+                share = f"{f['rho']:.2f} ({f['low']:.2f} … {f['high']:.2f})"
+                lines.append(f"| {label} | {modality} {method} | {f['samples']} | {psnr} | {share} | {f['blind_score']:.3f} |")
+            errors = record[modality]["calibrations"]
+            known = {name: e for name, e in errors.items() if isinstance(e, dict)}
+            told = [f"{name} {e['median_error']:.2g} ({within(e)})" for name, e in known.items()]
+            notes.append(
+                f"* {label}, {modality}, {errors['stacks']} stacks, median error: {', '.join(told)}. {provenance(record)}."
+            )
+    return "\n".join([*lines, "", *notes])
+
+
+def within(e: dict) -> str:
+    return f"within 1 / 2 σ {100 * e['within_1_sigma']:.0f} / {100 * e['within_2_sigma']:.0f} %"
+
+
 def photons() -> str:
     """Standard score at five light levels."""
     lines, notes = [], []
@@ -279,6 +305,7 @@ TABLES = {
     "scale": scale,
     "networks": networks,
     "gap": gap,
+    "recovery": recovery,
     "photons": photons,
     "held": held,
     "blind": blind,
