@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from diffphys import confocal, demo, shg
-from diffphys.calibrate import explain, parity
+from diffphys.calibrate import explain, parity, sign, twins
+from diffphys.calibrate.covariance import doubled, propagated
 from diffphys.noise import to_photons
 from diffphys.operator import bind
 from diffphys.spec import Box, parse
@@ -20,6 +21,14 @@ RANGES = confocal.default_ranges(GEOMETRY)
 
 def spec_of(**values):
     return parse(confocal.Spec, confocal.FIELDS, FLAT | values)
+
+
+def gaussian_field(*, shape, seed, haze=0.0, voxel_um):
+    """Mean 1, standard deviation 0.25, correlated over 0.4 um."""
+    nu = np.meshgrid(*[2 * np.pi * np.fft.fftfreq(n, d) for n, d in zip(shape, voxel_um, strict=True)], indexing="ij")
+    amplitude = (0.4**-2 + sum(n**2 for n in nu)) ** -1.25
+    field = np.fft.ifftn(amplitude * np.fft.fftn(np.random.default_rng(seed).normal(size=shape))).real
+    return np.maximum(1.0 + 0.25 * (field - field.mean()) / field.std(), 0.0) + haze
 
 
 @pytest.mark.parametrize("judge", ["network", "positivity"])
@@ -105,3 +114,24 @@ def test_the_link_holds_the_combination_and_moves_along_its_valley():
     step = 1e-3 * response
     there = replace(here, spherical_aberr=at[1] + step[1], refractive_index=at[2] + step[2])
     assert c_tot(there) - c_tot(here) == pytest.approx(1e-3, rel=0.05)
+
+
+def test_an_unknown_sign_is_an_error_of_twice_the_value():
+    spec = spec_of(spherical_aberr=0.06)
+    covariance = np.diag([4.0, 1e-4, 1e-5])
+    value, sigma = propagated(confocal, GEOMETRY, spec, covariance)["c_tot"]
+    both = covariance + doubled(confocal, GEOMETRY, spec, covariance)
+    assert propagated(confocal, GEOMETRY, spec, both)["c_tot"] == pytest.approx((value, np.hypot(sigma, np.sqrt(2) * value)))
+    assert both[0, 0] == covariance[0, 0], "what has no part in the aberration keeps its error"
+
+
+@pytest.mark.parametrize(("family", "tells"), [("filaments", True), (gaussian_field, False)])
+def test_a_gaussian_field_tells_no_sign(family, tells):
+    """The network adds contrast to a structured specimen and none to a random field; only the one tells a sign."""
+    spec = spec_of(spherical_aberr=0.12)
+    twin = confocal.twin(spec, geometry=GEOMETRY, ranges={f.name: (-np.inf, np.inf) for f in confocal.FIELDS})
+    data = demo.simulated(confocal, spec, geometry=GEOMETRY, family=family, seed=8, photons=1000.0, offset=0.0)
+    contest = sign.Contest(np.asarray(data.y) + 1.0, float(data.detector.background) + 1.0, (spec, twin))
+    (margin,) = sign.margins([contest], confocal, GEOMETRY)
+    assert (margin.contrast > twins.TELLING) == tells
+    assert not tells or margin.nats > 100

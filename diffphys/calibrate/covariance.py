@@ -66,14 +66,25 @@ def larger(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def propagated(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
     """The modality's derived quantities with the error that the covariance of the spec implies: name -> (value, 1 sigma)."""
+    found = _derived(modality, geometry, spec)
+    return {name: (value, float(np.sqrt(max(slope @ covariance @ slope, 0.0)))) for name, (value, slope) in found.items()}
+
+
+def doubled(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> np.ndarray:
+    """(P, P) what an unknown sign of the derived quantities adds to the covariance: errors of 0 or twice their value."""
+    added = np.zeros_like(covariance)
+    for value, slope in _derived(modality, geometry, spec).values():
+        response = covariance @ slope / max(slope @ covariance @ slope, 1e-300)
+        added += np.outer(response, response) * 2 * value**2
+    return added
+
+
+def _derived(modality: Modality, geometry: Any, spec: Any) -> dict[str, tuple[float, np.ndarray]]:
+    """Name -> value and its gradient in the spec."""
 
     def of(vector: Any) -> Any:
         return modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry)
 
     vector = as_vector(spec, modality.FIELDS)
     values, slopes = of(vector), jax.jacfwd(of)(vector)
-    out = {}
-    for name, value in values.items():
-        slope = np.asarray(slopes[name], np.float64)
-        out[name] = (float(value), float(np.sqrt(max(slope @ covariance @ slope, 0.0))))
-    return out
+    return {name: (float(value), np.asarray(slopes[name], np.float64)) for name, value in values.items()}

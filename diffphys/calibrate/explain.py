@@ -18,7 +18,7 @@ import numpy as np
 from diffphys.calibrate.lanes import ONE, Lanes, over
 from diffphys.operator import Operator, bind
 from diffphys.reconstruct.iterate import Problem
-from diffphys.reconstruct.learned import familiar, glanced
+from diffphys.reconstruct.learned import Glance, familiar, glanced
 from diffphys.reconstruct.richardson_lucy import restored
 from diffphys.reconstruct.wiener import fitted_spectrum
 from diffphys.spec import pitch_um
@@ -67,33 +67,43 @@ def judge_of(pitch: Any) -> str:
 
 
 class Margin(NamedTuple):
-    """By how many nats the first of two cases explains the counts better, and what photon noise alone does to that."""
+    """Which of two cases explains the counts better.
+
+    Attributes:
+        nats: by how many the first does.
+        noise: what photon noise alone does to that.
+        contrast: of the better restoration, over that of the linear one which its network saw. A network that adds none sees
+            a Gaussian field, in which nothing tells the sign of an aberration. Infinite where positivity judges.
+    """
 
     nats: float
     noise: float
+    contrast: float = np.inf
 
 
 def specimens(cases: Sequence[Case], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Any]:
     """A restoration per case, photons per voxel, on the specimen; `iterations` are Richardson-Lucy's."""
     if judge == "network":
-        return [glanced(NETWORK, _problem(case)) for case in cases]
+        return [glanced(NETWORK, _problem(case)).x for case in cases]
     return over(_restored, (iterations,), [case[:3] for case in cases], how)
 
 
 def margins(pairs: Sequence[tuple[Case, Case]], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Margin]:
     """A margin per pair of cases of the same counts; `iterations` are Richardson-Lucy's."""
     if judge == "network":
-        found = [x for pair in pairs for x in _both(pair)]
+        found = [glance for pair in pairs for glance in _both(pair)]
     else:
-        found = specimens([case for pair in pairs for case in pair], judge, iterations=iterations, how=how)
-    told = [
-        _told(one.operator, two.operator, x, other, one.counts, one.background)
-        for (one, two), x, other in zip(pairs, found[::2], found[1::2], strict=True)
-    ]
-    return [Margin(float(nats), float(noise)) for nats, noise in told]
+        flat = [case for pair in pairs for case in pair]
+        found = [Glance(x, np.inf) for x in specimens(flat, judge, iterations=iterations, how=how)]
+    return [_margin(*pair, *both) for pair, *both in zip(pairs, found[::2], found[1::2], strict=True)]
 
 
-def _both(pair: tuple[Case, Case]) -> list[Array]:
+def _margin(one: Case, two: Case, first: Glance, second: Glance) -> Margin:
+    nats, noise = _told(one.operator, two.operator, first.x, second.x, one.counts, one.background)
+    return Margin(float(nats), float(noise), first.contrast if nats >= 0 else second.contrast)
+
+
+def _both(pair: tuple[Case, Case]) -> list[Glance]:
     """Restorations with one spectrum of the specimen: fitted to each, it would differ by chance."""
     spectrum, _ = fitted_spectrum(_problem(pair[0]))
     return [glanced(NETWORK, _problem(case), spectrum=spectrum) for case in pair]

@@ -35,7 +35,7 @@ def near_zero(
     cases = [case for number, one in enumerate(signed) if (case := _case(number, one, modality, flat)) is not None]
     questions = [_question(signed[case.number], samples[case.number], modality, flat) for case in cases]
     found = parity.small(questions, modality, flat, seed=seed, how=how)
-    goals = [parity.merged(case.known, odd) for case, odd in zip(cases, found, strict=True)]
+    goals = [_goal(case, odd, signed[case.number][2]) for case, odd in zip(cases, found, strict=True)]
     for _ in range(RELINKED if cases else 0):
         before = [out[case.number] for case in cases]
         links = [
@@ -49,6 +49,13 @@ def near_zero(
             added = np.outer(response, response) * goal[1] ** 2
             out[case.number] = (estimate._replace(spec=spec, added=added), spec, signed[case.number][2])
     return out
+
+
+def _goal(case: _Case, measured: tuple[float, float], margin: float | None) -> tuple[float, float]:
+    """The merged value; where neither the twins' contest nor the measurement knows the sign, that counts as an error."""
+    value, sigma = parity.merged(case.known, measured)
+    sure = margin is None or margin >= verdict.SURE_OF_SIGN or abs(measured[0]) > 2 * measured[1]
+    return value, sigma if sure else float(np.hypot(sigma, np.sqrt(2) * value))
 
 
 def _case(number: int, one: Signed, modality: Modality, geometry: Any) -> _Case | None:

@@ -19,7 +19,7 @@ import numpy as np
 from diffphys.calibrate import bias, evidence, fisher_scoring, parity, verdict
 from diffphys.calibrate import fit as fits
 from diffphys.calibrate.blind import Case, judged, prepare
-from diffphys.calibrate.covariance import propagated
+from diffphys.calibrate.covariance import doubled, propagated
 from diffphys.calibrate.estimate import Estimate, Progress, estimates, theta_of, windowed
 from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.near_zero import RELINKED
@@ -45,6 +45,8 @@ def shared_spec(
     progress(0.9, "sign of the aberration")
     found, spec, margin = _signed(found, cases, modality, geometry, how)
     covariance = verdict.joint_covariance(found, names(modality.FIELDS))
+    if margin is not None and margin < verdict.SURE_OF_SIGN:
+        covariance = covariance + doubled(modality, plain(geometry), spec, covariance)
     if margin is not None:
         progress(0.95, "small aberrations")
         found, spec, covariance = _near_zero(found, spec, covariance, cases, modality, geometry, seed, how)

@@ -25,11 +25,11 @@ class Contest(NamedTuple):
     specs: tuple[Any, Any]
 
 
-def margins(contests: Sequence[Contest], modality: Modality, geometry: Any, *, how: Lanes = ONE) -> list[float]:
-    """Log-likelihood of the first spec minus that of its twin, nats, for each contest; positive: keep the first."""
+def margins(contests: Sequence[Contest], modality: Modality, geometry: Any, *, how: Lanes = ONE) -> list[explain.Margin]:
+    """By how much the first spec explains the counts better than its twin, for each contest; positive: keep the first."""
     pairs = [_pair(contest, modality, geometry) for contest in contests]
     judge = explain.judge_of(pitch_um(geometry))
-    return [margin.nats for margin in explain.margins(pairs, judge, iterations=explain.SETTLED, how=how)]
+    return explain.margins(pairs, judge, iterations=explain.SETTLED, how=how)
 
 
 def _pair(contest: Contest, modality: Modality, geometry: Any) -> tuple[explain.Case, explain.Case]:

@@ -44,7 +44,9 @@ def calibration(
     fit_z, ratio = goodness_of_fit(best, estimate.statistic)
     undetermined = modality.weak(geometry) | _undetermined(covariance, ranges, fields, ratio)
     lines = [*warnings, *modality.sampling_warnings(geometry)]
-    if margin is not None and margin < SURE_OF_SIGN:
+    if margin == 0:
+        lines.append("nothing in this specimen tells the sign of the aberration: its error bar holds both")
+    elif margin is not None and margin < SURE_OF_SIGN:
         lines.append(f"the sign of the aberration is not sure: it is preferred by {margin:.1f} nats only")
     for name, (value, sigma) in derived.items():
         if abs(value) < 2 * sigma:
