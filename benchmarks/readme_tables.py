@@ -205,17 +205,15 @@ def recovery() -> str:
     lines = ["| draw | method | samples | PSNR II / III / IV | ρ (95 %) | blind |", "|---|---|--:|---|---|--:|"]
     notes = []
     for label, record in json.loads(path.read_text()).items():
-        for modality in (m for m in ("confocal_3d", "shg") if m in record):
-            for method, f in sorted(record[modality]["methods"].items(), key=lambda item: -item[1]["blind_score"]):
-                psnr = " / ".join(f"{v:.1f}" for v in f["psnr"].values())
-                share = f"{f['rho']:.2f} ({f['low']:.2f} … {f['high']:.2f})"
-                lines.append(f"| {label} | {modality} {method} | {f['samples']} | {psnr} | {share} | {f['blind_score']:.3f} |")
-            errors = record[modality]["calibrations"]
-            known = {name: e for name, e in errors.items() if isinstance(e, dict)}
-            told = [f"{name} {e['median_error']:.2g} ({within(e)})" for name, e in known.items()]
-            notes.append(
-                f"* {label}, {modality}, {errors['stacks']} stacks, median error: {', '.join(told)}. {provenance(record)}."
-            )
+        found = record["confocal_3d"]
+        for method, f in sorted(found["methods"].items(), key=lambda item: -item[1]["blind_score"]):
+            psnr = " / ".join(f"{v:.1f}" for v in f["psnr"].values())
+            share = f"{f['rho']:.2f} ({f['low']:.2f} … {f['high']:.2f})"
+            lines.append(f"| {label} | {method} | {f['samples']} | {psnr} | {share} | {f['blind_score']:.3f} |")
+        known = {name: e for name, e in found["calibrations"].items() if isinstance(e, dict)}
+        told = [f"{name} {e['median_error']:.2g} ({within(e)})" for name, e in known.items()]
+        stacks = found["calibrations"]["stacks"]
+        notes.append(f"* {label}, {stacks} stacks, median error: {', '.join(told)}. {provenance(record)}.")
     return "\n".join([*lines, "", *notes])
 
 

@@ -1,16 +1,18 @@
 """What blind calibration wins back, and how true its error bars are, on one draw of the benchmark.
 
-    python benchmarks/recovery.py OUT --label "new draw"
+    python benchmarks/recovery.py OUT --label "new draw" --tiers dev hidden
 
-OUT is the output folder of `diffphys benchmark run` with scenarios II, III and IV. For every method: mean PSNR, and the share
-rho of the loss from III to II that calibration wins back, with a bootstrap interval over samples. For every parameter: errors
-and coverage of the stored calibrations. Numbers: benchmarks/results/recovery.json, one record per label.
+OUT is the output folder of `diffphys benchmark run` with scenarios II, III and IV; the public tier is the same in every draw.
+For every method that the mismatch costs anything: mean PSNR, and the share rho of the loss from III to II that calibration wins
+back, with a bootstrap interval over samples. For every parameter: errors and coverage of the stored calibrations. Numbers:
+benchmarks/results/recovery.json, one record per label.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,23 @@ from diffphys.types import resolve
 
 RESULTS = Path(__file__).parent / "results" / "recovery.json"
 SCENARIOS = ("II", "III", "IV")
+COSTS = 0.1  # dB from III to II
 
 
-def kept(folder: Path, scenario: str) -> dict[tuple[str, str], dict[str, Any]]:
-    told = [json.loads(path.read_text()) for path in sorted((folder / scenario).glob("*/*.json"))]
+def kept(folder: Path, scenario: str, chosen: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    told = [json.loads(path.read_text()) for tier in chosen for path in sorted((folder / scenario / tier).glob("*.json"))]
     return {(t["tier"], t["sample"]): t for t in told if t["row"] is not None}
 
 
-def ratio(folder: Path) -> dict[str, Any] | None:
-    """PSNR of the three scenarios and rho over the samples that have all of them."""
-    found = {s: kept(folder, s) for s in SCENARIOS}
+def ratio(folder: Path, chosen: Sequence[str]) -> dict[str, Any] | None:
+    """PSNR of the three scenarios and rho over the samples that have all of them; None where the mismatch costs nothing."""
+    found = {s: kept(folder, s, chosen) for s in SCENARIOS}
     common = sorted(set.intersection(*[set(f) for f in found.values()]))
     if not common:
         return None
     psnr = np.array([[found[s][key]["row"]["psnr"] for s in SCENARIOS] for key in common])
+    if psnr[:, 1].mean() - psnr[:, 0].mean() < COSTS:
+        return None
     picks = np.random.default_rng(0).integers(len(common), size=(4000, len(common)))
     low, high = np.percentile([rho(psnr[pick]) for pick in picks], (2.5, 97.5))
     by_tier = {t: rho(psnr[[key[0] == t for key in common]]) for t in sorted({key[0] for key in common})}
@@ -57,10 +62,10 @@ def rho(psnr: np.ndarray) -> float:
     return float((four - two) / (three - two))
 
 
-def calibrations(modality: str, folder: Path, calibrated: Path) -> dict[str, Any]:
+def calibrations(modality: str, folder: Path, calibrated: Path, chosen: Sequence[str]) -> dict[str, Any]:
     """Errors and coverage per parameter, from the errors that one method's blind rows carry."""
     rows = []
-    for (tier, sample), told in kept(folder, "IV").items():
+    for (tier, sample), told in kept(folder, "IV", chosen).items():
         stored = json.loads((calibrated / tier / f"{sample}.json").read_text())
         truth = {name: value - told["row"]["error"][name] for name, value in stored["spec"].items()}
         errors = dict(told["row"]["error"])
@@ -92,13 +97,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--label", required=True, help="of this draw")
+    parser.add_argument("--tiers", nargs="+", default=list(tiers.TIERS), choices=tiers.TIERS)
     given = parser.parse_args()
     record: dict[str, Any] = {"environment": environment()}
     for modality in tiers.MODALITIES:
         folders = sorted(p for p in (given.out / modality).glob("*") if all((p / s).is_dir() for s in SCENARIOS))
-        methods = {p.name: found for p in folders if (found := ratio(p)) is not None}
+        methods = {p.name: found for p in folders if (found := ratio(p, given.tiers)) is not None}
         if methods:
-            errors = calibrations(modality, given.out / modality / next(iter(methods)), given.out / "calibrations" / modality)
+            rows, calibrated = given.out / modality / next(iter(methods)), given.out / "calibrations" / modality
+            errors = calibrations(modality, rows, calibrated, given.tiers)
             record[modality] = {"methods": methods, "calibrations": errors}
             print(modality, json.dumps(record[modality], indent=1))
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
