@@ -28,9 +28,17 @@ def environment() -> dict[str, Any]:
         "commit": commit,
         "device": str(jax.devices()[0].device_kind),
         "machine": platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "command": " ".join(["python", *sys.argv]),
     }
+
+
+def processor() -> str:
+    """The CPU's model as the system names it."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
