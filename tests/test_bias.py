@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffphys import confocal, demo, shg
-from diffphys.calibrate import bias, blind, verdict
+from diffphys.calibrate import bias, blind, explain, verdict
 from diffphys.calibrate.estimate import estimates
 from diffphys.calibrate.lanes import ONE
 from diffphys.calibrate.periodogram import periodogram
@@ -119,3 +119,10 @@ def test_the_reach_ends_where_the_model_does(inside):
     np.testing.assert_allclose(wide.reach, [bias.REACH if n == "z_step" else 1.0 for n in FIELDS])
     thin = replace(GEOMETRY, voxel_um=(0.1, 0.08, 0.08))  # 1.5 times the range would turn the z step round
     assert bias.widened(problem, confocal, thin) is problem
+
+
+def test_nothing_is_taken_off_where_the_network_sees_a_gaussian_field(inside, monkeypatch):
+    estimate, sample = inside
+    monkeypatch.setattr(explain, "TELLING", np.inf)
+    one = (estimate, estimate.spec, 3.0)
+    assert bias.corrected([one], [sample], confocal, GEOMETRY, ONE) == [one]

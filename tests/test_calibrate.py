@@ -11,7 +11,7 @@ import pytest
 
 import diffphys
 from diffphys import confocal, demo, shg
-from diffphys.calibrate import evidence, fit, modulation, sign, twins, verdict
+from diffphys.calibrate import evidence, explain, fit, modulation, sign, verdict
 from diffphys.calibrate.covariance import larger, score_covariance
 from diffphys.calibrate.periodogram import block_shape, blocks, frequencies, multiplicity, periodogram, smoothing_matrix, taper
 from diffphys.spec import Box
@@ -176,7 +176,7 @@ def test_positivity_finds_the_sign(aberration):
     twin = confocal.twin(spec, geometry=geometry, ranges=confocal.default_ranges(geometry))
     background = float(measured.detector.background) + 1.0
     (margin,) = sign.margins([sign.Contest(measured.y + 1.0, background, (spec, twin))], confocal, geometry)
-    assert margin.nats > 100 and margin.contrast > twins.TELLING
+    assert margin.nats > 100 and margin.contrast > explain.TELLING
 
 
 def test_row_modulation_is_recovered_on_a_known_covariance():

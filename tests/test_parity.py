@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffphys import confocal, demo, shg
-from diffphys.calibrate import explain, parity, sign, twins
+from diffphys.calibrate import explain, parity, sign
 from diffphys.calibrate.covariance import doubled, propagated
 from diffphys.noise import to_photons
 from diffphys.operator import bind
@@ -133,5 +133,5 @@ def test_a_gaussian_field_tells_no_sign(family, tells):
     data = demo.simulated(confocal, spec, geometry=GEOMETRY, family=family, seed=8, photons=1000.0, offset=0.0)
     contest = sign.Contest(np.asarray(data.y) + 1.0, float(data.detector.background) + 1.0, (spec, twin))
     (margin,) = sign.margins([contest], confocal, GEOMETRY)
-    assert (margin.contrast > twins.TELLING) == tells
+    assert (margin.contrast > explain.TELLING) == tells
     assert not tells or margin.nats > 100

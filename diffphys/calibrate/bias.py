@@ -51,9 +51,10 @@ def corrected(
     if not numbers:
         return out
     cases = _cases(numbers, signed, modality, flat, how)
-    problems = [rehearsed(*signed[c.number][:2], c.theta, samples[c.number], modality, flat) for c in cases]
-    ended = _fitted([signed[c.number][0] for c in cases], problems, [c.theta for c in cases], how)
-    for case, theta in zip(cases, ended, strict=True):
+    stages = [(c, rehearsed(*signed[c.number][:2], c.theta, samples[c.number], modality, flat)) for c in cases]
+    told = [(case, problem) for case, problem in stages if problem is not None]
+    ended = _fitted([signed[c.number][0] for c, _ in told], [p for _, p in told], [c.theta for c, _ in told], how)
+    for (case, _), theta in zip(told, ended, strict=True):
         out[case.number] = _without(signed[case.number], case, theta - case.theta, modality)
     return out
 
@@ -97,14 +98,17 @@ def widened(problem: fits.Problem, modality: Modality, geometry: Any) -> fits.Pr
 
 def rehearsed(
     estimate: Estimate, spec: Any, theta: np.ndarray, sample: Sample, modality: Modality, geometry: Any
-) -> fits.Problem:
-    """The stack's problem with the statistic that its specimen, restored at `theta` (box units), is expected to give."""
+) -> fits.Problem | None:
+    """The stack's problem with the statistic that its specimen, restored at `theta` (box units), is expected to give; None
+    where the network sees a Gaussian field, in which the evidence is right as it is."""
     free = dict(zip(names(modality.FIELDS), estimate.box.decode(jnp.asarray(theta, jnp.float32)), strict=True))
     operator = bind(modality, replace(spec, **{name: free[name] for name in modality.BIASED}), geometry=geometry)
     photons, background = with_read_noise(sample)
     counts = np.maximum(photons, 0.0).astype(np.float32)
     stack = explain.Case(operator, counts, np.float32(background), np.asarray(pitch_um(geometry)))
-    (specimen,) = explain.specimens([stack], "network")
+    specimen, contrast = explain.glance(stack)
+    if contrast <= explain.TELLING:
+        return None
     signal = np.asarray(operator.apply(specimen), np.float64)[None]
     return expected(widened(estimate.problem, modality, geometry), signal, background)
 

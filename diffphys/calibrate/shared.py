@@ -180,7 +180,10 @@ def _without_pull(
     if not bias.asked(modality, flat, found[0]):
         return spec, covariance
     theta = np.asarray(box.encode(as_vector(spec, modality.FIELDS)), np.float64)
-    problems = [bias.rehearsed(e, spec, theta, case.sample, modality, flat) for e, case in zip(found, cases, strict=True)]
+    each = [bias.rehearsed(e, spec, theta, case.sample, modality, flat) for e, case in zip(found, cases, strict=True)]
+    problems = [problem for problem in each if problem is not None]
+    if len(problems) < len(each):
+        return spec, covariance
     best = found[0].fits[0].family
     (ended, *_) = _fitted(problems, [next(f for f in e.fits if f.family == best) for e in found], theta)
     pull = ended.q[0, : theta.size] - theta

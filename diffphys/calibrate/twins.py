@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffphys.calibrate import sign, verdict
+from diffphys.calibrate import explain, sign, verdict
 from diffphys.calibrate.covariance import doubled
 from diffphys.calibrate.estimate import Estimate, Sample, theta_of, windowed
 from diffphys.calibrate.lanes import Lanes
@@ -16,7 +16,6 @@ from diffphys.spec import from_vector, names
 from diffphys.types import Modality
 
 ANYWHERE = (-np.inf, np.inf)
-TELLING = 1.015  # contrast of a restoration below which it tells no sign: 14 of 14 Gaussian fields lie below, 1 of 27 others
 DECISIVE = 60.0  # nats of evidence between the two signs of the aberration above which restorations are not asked
 Signed = tuple[Estimate, Any, float | None]  # the estimate, its spec, how many nats its sign is preferred by
 
@@ -40,7 +39,7 @@ def decided(
     gains = sign.margins(contests, modality, plain(geometry), how=how)
     for (number, rival, twin), gain in zip(contestants, gains, strict=True):
         estimate, spec = (found[number], found[number].spec) if gain.nats >= 0 else (rival, twin)
-        nats = abs(gain.nats) if gain.contrast > TELLING else 0.0
+        nats = abs(gain.nats) if gain.contrast > explain.TELLING else 0.0
         if nats < verdict.SURE_OF_SIGN:
             estimate = estimate._replace(added=_doubt(estimate, spec, modality, geometry))
         signed[number] = (estimate, spec, nats)
