@@ -30,7 +30,7 @@ def problem_of(geometry, y, *, finer=(2, 1, 1)):
     block, local, depths = estimate._windows(confocal, geometry)
     y = np.asarray(y, np.float64)[None]
     statistic = periodogram(y, block=block, finer=finer, windowed=depths is not None)
-    level = estimate._noise_level(y, np.ones(1), 0.0, block if depths else None)
+    level = estimate.noise_level(y, np.ones(1), 0.0, block if depths else None)
     box = Box.of(confocal.FIELDS, confocal.default_ranges(geometry))
     return fit.Problem(confocal, local, statistic, level, 0.02, box, finer, depths)
 

@@ -31,8 +31,10 @@ def gaussian_field(*, shape, seed, haze=0.0, voxel_um):
     return np.maximum(1.0 + 0.25 * (field - field.mean()) / field.std(), 0.0) + haze
 
 
-@pytest.mark.parametrize("judge", ["network", "positivity"])
-@pytest.mark.parametrize(("family", "value"), [("filaments", 0.025), ("beads", -0.025)])
+@pytest.mark.parametrize(
+    ("family", "value", "judge"),
+    [("filaments", 0.025, "network"), ("beads", -0.025, "network"), ("beads", -0.025, "positivity")],
+)
 def test_value_and_sign_of_a_small_aberration(family, value, judge, monkeypatch):
     """From a spec that has everything right but the aberration; 2 sigma of the stated error."""
     monkeypatch.setattr(explain, "judge_of", lambda pitch: judge)
