@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tier_gap
 from environment import environment, write
 
 from diffphys.benchmark import tiers
@@ -29,8 +30,7 @@ COSTS = 0.1  # dB from III to II
 
 
 def kept(folder: Path, scenario: str, chosen: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    told = [json.loads(path.read_text()) for tier in chosen for path in sorted((folder / scenario / tier).glob("*.json"))]
-    return {(t["tier"], t["sample"]): t for t in told if t["row"] is not None}
+    return {(t["tier"], t["sample"]): t for t in tier_gap.kept(folder, scenario) if t["tier"] in chosen}
 
 
 def ratio(folder: Path, chosen: Sequence[str]) -> dict[str, Any] | None:

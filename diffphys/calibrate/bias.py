@@ -23,7 +23,6 @@ from diffphys.calibrate.estimate import Estimate, Sample, noise_level
 from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.periodogram import periodogram
 from diffphys.calibrate.twins import Signed, plain, with_read_noise
-from diffphys.operator import bind
 from diffphys.spec import Box, as_vector, names, pitch_um
 from diffphys.types import Modality
 
@@ -102,14 +101,13 @@ def rehearsed(
     """The stack's problem with the statistic that its specimen, restored at `theta` (box units), is expected to give; None
     where the network sees a Gaussian field, in which the evidence is right as it is."""
     free = dict(zip(names(modality.FIELDS), estimate.box.decode(jnp.asarray(theta, jnp.float32)), strict=True))
-    operator = bind(modality, replace(spec, **{name: free[name] for name in modality.BIASED}), geometry=geometry)
+    at = replace(spec, **{name: free[name] for name in modality.BIASED})
     photons, background = with_read_noise(sample)
-    counts = np.maximum(photons, 0.0).astype(np.float32)
-    stack = explain.Case(operator, counts, np.float32(background), np.asarray(pitch_um(geometry)))
+    stack = explain.models(photons, background, at, modality, geometry, largest=photons.shape)(at)
     specimen, contrast = explain.glance(stack)
     if contrast <= explain.TELLING:
         return None
-    signal = np.asarray(operator.apply(specimen), np.float64)[None]
+    signal = np.asarray(stack.operator.apply(specimen), np.float64)[None]
     return expected(widened(estimate.problem, modality, geometry), signal, background)
 
 
@@ -147,8 +145,7 @@ def _without(one: Signed, case: _Case, pull: np.ndarray, modality: Modality) -> 
         return one
     values, covariance = taken_off(pull, case.theta, case.covariance, estimate.box, modality)
     spec = replace(spec, **values)
-    added = covariance - verdict.covariance_of(estimate, names(modality.FIELDS))
-    return estimate._replace(spec=spec, added=added), spec, margin
+    return estimate._replace(spec=spec, added=estimate.added + covariance - case.covariance), spec, margin
 
 
 def taken_off(

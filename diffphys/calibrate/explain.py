@@ -40,10 +40,12 @@ class Case(NamedTuple):
     pitch: np.ndarray
 
 
-def models(photons: np.ndarray, background: float, spec: Any, modality: Modality, geometry: Any) -> Callable[[Any], Case]:
+def models(
+    photons: np.ndarray, background: float, spec: Any, modality: Modality, geometry: Any, *, largest: tuple[int, ...] = LARGEST
+) -> Callable[[Any], Case]:
     """spec -> case, on the part of a stack that decides; all have the margin that the given spec needs, so that they compete on
     the same number of unknowns."""
-    part = brightest(photons, LARGEST)
+    part = brightest(photons, largest)
     local = modality.block(geometry, part.shape)
     specimen = bind(modality, spec, geometry=local).specimen
     counts, light = np.maximum(part, 0.0).astype(np.float32), np.float32(background)
