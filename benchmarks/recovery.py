@@ -108,6 +108,8 @@ def main() -> None:
             errors = calibrations(modality, rows, calibrated, given.tiers)
             record[modality] = {"methods": methods, "calibrations": errors}
             print(modality, json.dumps(record[modality], indent=1))
+    if len(record) == 1:
+        parser.error(f"{given.out} holds no method with scenarios {', '.join(SCENARIOS)}; run `diffphys benchmark run` first")
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     write(RESULTS, stored | {given.label: record})
 
