@@ -44,7 +44,7 @@ class FromPsf:
             (y, x).
         MODULATION_FIELDS: parameters that change the rows' gains (`modulation`) and not the blur.
         TRADE_OFF: parameters of which mainly a combination, told by `derived`, is known.
-        BIASED: parameters that the structure of one specimen pulls along, measured by rehearsal.
+        BIASED: parameters that the structure of one specimen pulls along, and how far usually, in their unit.
     """
 
     NAME: str
@@ -52,7 +52,7 @@ class FromPsf:
     Geometry: Any
     MODULATION_FIELDS: ClassVar[tuple[str, ...]] = ()
     TRADE_OFF: ClassVar[tuple[str, ...]] = ()
-    BIASED: ClassVar[tuple[str, ...]] = ()
+    BIASED: ClassVar[Mapping[str, float]] = {}
 
     def __reduce__(self) -> Any:
         """To copies and other processes a registered modality goes by its name, so that the copy is the original."""

@@ -151,7 +151,7 @@ class Modality(Protocol):
     FIELDS: tuple[Any, ...]
     MODULATION_FIELDS: tuple[str, ...]  # parameters that only modulate the recorded frame, not the blur
     TRADE_OFF: tuple[str, ...]  # parameters of which mainly a combination (see `derived`) is known
-    BIASED: tuple[str, ...]  # parameters that the structure of one specimen pulls along
+    BIASED: Mapping[str, float]  # parameters that the structure of one specimen pulls along, and how far usually
     Spec: Any
     Geometry: Any
 

@@ -89,12 +89,20 @@ def test_a_share_of_the_pull_is_taken_off_at_most_some_sigma(inside, pull):
     i = FIELDS.index("z_step")
     sigma = np.sqrt(covariance[i, i])
     seen = min(abs(pull) * half[i], bias.LIMIT * sigma) * np.sign(pull)
-    assert float(spec.z_step) == pytest.approx(float(estimate.spec.z_step) - bias.SHARE * seen, abs=1e-3)
+    noise = half[i] * np.sqrt(np.linalg.inv(np.asarray(estimate.fits[0].point.fisher, np.float64))[i, i])
+    share = 20.0**2 / (20.0**2 + noise**2)
+    assert 0.5 < share < 1.0
+    assert float(spec.z_step) == pytest.approx(float(estimate.spec.z_step) - share * seen, abs=1e-3)
     left = verdict.covariance_of(after, FIELDS) + after.added
     assert np.sqrt(left[i, i]) == pytest.approx(bias.LEFT * sigma, rel=1e-5)
     assert np.linalg.eigvalsh(left).min() > 0
     others = [n for n in range(3) if n != i]
     np.testing.assert_allclose(left[np.ix_(others, others)], covariance[np.ix_(others, others)], rtol=1e-6)
+
+
+def test_several_stacks_of_one_light_weigh_a_pull_as_one_does(inside):
+    """Noise and the specimens' pull both fall with the number of stacks."""
+    np.testing.assert_allclose(bias.photon_noise([inside[0]] * 4), bias.photon_noise([inside[0]]), rtol=1e-9)
 
 
 def test_a_rehearsal_that_failed_changes_nothing(inside):

@@ -23,14 +23,13 @@ from diffphys.calibrate.estimate import Estimate, Sample, noise_level
 from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.periodogram import periodogram
 from diffphys.calibrate.twins import Signed, plain, with_read_noise
-from diffphys.spec import Box, as_vector, names, pitch_um
+from diffphys.spec import as_vector, names, pitch_um
 from diffphys.types import Modality
 
 LARGEST = 2**21  # voxels: what a larger stack's specimen pulls averages out, and restoring it takes long
 REACH = 1.5  # half widths of the ranges within which the bias is looked for: an edge would hide it
-# of 72 benchmark stacks and 30 simulated ones: the share of the rehearsed pull that is real, the sigmas beyond which it belongs
-# to another optimum, what is left of sigma
-SHARE, LIMIT, LEFT = 0.6, 2.5, 0.7
+# of 72 benchmark stacks, 132 simulated ones: the sigmas beyond which a pull is another optimum's, what is left of sigma
+LIMIT, LEFT = 2.5, 0.7
 
 
 class _Case(NamedTuple):
@@ -143,21 +142,32 @@ def _without(one: Signed, case: _Case, pull: np.ndarray, modality: Modality) -> 
     estimate, spec, margin = one
     if not np.isfinite(pull).all():
         return one
-    values, covariance = taken_off(pull, case.theta, case.covariance, estimate.box, modality)
+    values, covariance = taken_off(pull, case.theta, case.covariance, [estimate], modality)
     spec = replace(spec, **values)
     return estimate._replace(spec=spec, added=estimate.added + covariance - case.covariance), spec, margin
 
 
 def taken_off(
-    pull: np.ndarray, theta: np.ndarray, covariance: np.ndarray, box: Box, modality: Modality
+    pull: np.ndarray, theta: np.ndarray, covariance: np.ndarray, found: Sequence[Estimate], modality: Modality
 ) -> tuple[dict[str, np.float32], np.ndarray]:
-    """New values, in their units and ranges, of the free parameters that specimens pull, and the covariance that is left."""
-    middle, half = (np.asarray(v, np.float64) for v in (box.middle, box.half))
-    values, left = {}, covariance.copy()
+    """New values, in their units and ranges, of the free parameters that specimens pull, and the covariance that is left.
+
+    A rehearsed pull is a measurement as noisy as the estimate, and is weighed against how far specimens usually pull.
+    """
+    middle, half = (np.asarray(v, np.float64) for v in (found[0].box.middle, found[0].box.half))
+    values, left, noise = {}, covariance.copy(), photon_noise(found) * half
     for i in (n for n, name in enumerate(names(modality.FIELDS)) if name in modality.BIASED and half[n] > 0):
-        limit = LIMIT * float(np.sqrt(covariance[i, i]))
-        value = middle[i] + theta[i] * half[i] - SHARE * float(np.clip(pull[i] * half[i], -limit, limit))
+        limit, usual = LIMIT * float(np.sqrt(covariance[i, i])), modality.BIASED[modality.FIELDS[i].name]
+        share = 1 / (1 + (noise[i] / usual) ** 2)
+        value = middle[i] + theta[i] * half[i] - share * float(np.clip(pull[i] * half[i], -limit, limit))
         values[modality.FIELDS[i].name] = np.float32(np.clip(value, middle[i] - half[i], middle[i] + half[i]))
         left[i, :] *= LEFT
         left[:, i] *= LEFT
     return values, left
+
+
+def photon_noise(found: Sequence[Estimate]) -> np.ndarray:
+    """(P,) 1 sigma in box units that light alone gives a parameter, in the mean over stacks: what Fisher's information says."""
+    p = np.size(found[0].box.half)
+    each = [np.linalg.inv(np.asarray(e.fits[0].point.fisher, np.float64))[:p, :p] for e in found]
+    return np.sqrt(np.diagonal(np.linalg.inv(np.mean([np.linalg.inv(part) for part in each], axis=0))))

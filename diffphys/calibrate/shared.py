@@ -189,5 +189,5 @@ def _without_pull(
     pull = ended.q[0, : theta.size] - theta
     if not np.isfinite(pull).all():
         return spec, covariance
-    values, covariance = bias.taken_off(pull, theta, covariance, box, modality)
+    values, covariance = bias.taken_off(pull, theta, covariance, found, modality)
     return replace(spec, **values), covariance

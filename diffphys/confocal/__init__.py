@@ -1,5 +1,7 @@
 """Confocal 3-D stacks: C(PSF_3D) -> D with z_step, spherical_aberr, refractive_index."""
 
+from collections.abc import Mapping
+
 from diffphys.confocal.aberrated import with_zernike as with_zernike
 from diffphys.confocal.forward import forward as forward
 from diffphys.confocal.forward import pipeline as pipeline
@@ -23,4 +25,4 @@ from diffphys.confocal.spec import weak as weak
 NAME = "confocal_3d"
 MODULATION_FIELDS: tuple[str, ...] = ()
 TRADE_OFF: tuple[str, ...] = ("spherical_aberr", "refractive_index")
-BIASED: tuple[str, ...] = ("z_step",)
+BIASED: Mapping[str, float] = {"z_step": 20.0}  # of 200 nm

@@ -79,7 +79,7 @@ class Aberrated:
     NAME = "confocal_3d"
     MODULATION_FIELDS: ClassVar[tuple[str, ...]] = ()
     TRADE_OFF = ("spherical_aberr", "refractive_index")
-    BIASED: ClassVar[tuple[str, ...]] = ()
+    BIASED: ClassVar[Mapping[str, float]] = {}
     Geometry: ClassVar[Any] = plain.Geometry
     sampling_warnings = staticmethod(plain.sampling_warnings)
     weak = staticmethod(plain.weak)

@@ -1,5 +1,7 @@
 """SHG image frames: M -> R -> D with excitation_power_fluctuation, phase_matching_error, collection_na_mismatch."""
 
+from collections.abc import Mapping
+
 from diffphys.shg.aberrated import with_zernike as with_zernike
 from diffphys.shg.forward import forward as forward
 from diffphys.shg.forward import pipeline as pipeline
@@ -26,4 +28,4 @@ from diffphys.shg.spec import weak as weak
 NAME = "shg"
 MODULATION_FIELDS: tuple[str, ...] = ("excitation_power_fluctuation",)
 TRADE_OFF: tuple[str, ...] = ()
-BIASED: tuple[str, ...] = ()
+BIASED: Mapping[str, float] = {}

@@ -58,7 +58,7 @@ class Aberrated:
     NAME = "shg"
     MODULATION_FIELDS = ("excitation_power_fluctuation",)
     TRADE_OFF: ClassVar[tuple[str, ...]] = ()
-    BIASED: ClassVar[tuple[str, ...]] = ()
+    BIASED: ClassVar[Mapping[str, float]] = {}
     Geometry: ClassVar[Any] = plain.Geometry
     sampling_warnings = staticmethod(plain.sampling_warnings)
     weak = staticmethod(plain.weak)
