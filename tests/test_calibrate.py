@@ -243,15 +243,18 @@ def test_one_shg_frame_does_not_pretend():
 
 
 def test_fixed_parameters_stay_and_are_named():
+    held = {"refractive_index": 1.515, "spherical_aberr": 0.02}
     found = diffphys.calibrate(
         np.asarray(demo.simulated(confocal, confocal.nominal(), geometry=SMALL, family="beads", seed=8, offset=0.0).y),
         confocal,
         geometry=SMALL,
         detector=diffphys.Detector(background=20.0, read_sigma=1.0),
-        ranges={"refractive_index": (1.515, 1.515)},
+        ranges={name: (value, value) for name, value in held.items()},
     )
-    assert found.values["refractive_index"] == pytest.approx(1.515, abs=1e-6)
-    assert found.sigma["refractive_index"] == 0.0 and "refractive_index" in found.undetermined
+    for name, value in held.items():
+        assert found.values[name] == pytest.approx(value, abs=1e-6)
+        assert found.sigma[name] == 0.0 and name in found.undetermined
+    assert found.sigma["z_step"] > 0
 
 
 @pytest.mark.parametrize(

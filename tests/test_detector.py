@@ -23,7 +23,7 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="shared real data are absent
 def frames_of(seed, *, gain=3.0, offset=7.0, read=0.8, signal=(1.0, 1.2, 1.28), spread=False, photons=0.7):
     """Repeated frames of one sparse field; with `spread`, single photons have exponential heights (mean `gain`)."""
     rng = np.random.default_rng(seed)
-    field = np.clip(ndimage.gaussian_filter(rng.normal(size=(160, 160)), 3), 0, None)
+    field = np.clip(ndimage.gaussian_filter(rng.normal(size=(112, 112)), 3), 0, None)
     field *= photons / field.mean()
     frames = []
     for s in signal:

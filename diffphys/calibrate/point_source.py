@@ -49,11 +49,19 @@ class Problem(NamedTuple):
 
     y: Array
     weight: Array  # 1 / sigma
-    fields: tuple[Any, ...]
     box: Box
     start: np.ndarray  # position of the point relative to n//2, voxels
     scale: float  # amplitude that q counts in
     level: float  # background that q counts in
+
+
+class Model(NamedTuple):
+    """Static part of a fit: equal ones share a compiled program, whatever the data."""
+
+    modality: Modality
+    geometry: Any
+    pads: tuple[int, ...]  # voxels computed around the data, per axis and side
+    free: tuple[int, ...]  # indices of the spec's parameters that are fitted
 
 
 def fit_psf(
@@ -85,9 +93,10 @@ def fit_psf(
     modality.check_ranges(ranges, geometry)
     _expect_resolvable(y, modality, geometry)
     problem = _problem(y, sigma, modality, geometry, ranges)
-    predicted, evaluate = _functions(problem, modality, geometry)
-    state, converged = _search(evaluate, problem, iterations)
-    prediction, jacobian = jax.device_get(jax.jit(predicted)(state.q))
+    free = tuple(int(i) for i in np.flatnonzero(np.asarray(problem.box.half) > 0))
+    model = Model(modality, geometry, _pads(problem.start), free)
+    state, converged = _search(model, problem, iterations)
+    prediction, jacobian = jax.device_get(_predicted(model, problem, state.q))
     return _summary(problem, modality, geometry, ranges, detector, state, converged, prediction, jacobian, notes)
 
 
@@ -96,7 +105,7 @@ def predict(calibration: Calibration, modality: Modality | str, *, geometry: Any
     modality = resolve(modality)
     d = calibration.diagnostics
     geometry = modality.block(geometry, tuple(shape)[len(shape) - len(geometry.shape) :])
-    psf_of, placed = _renderer(modality, geometry, np.asarray(d["position_voxels"]))
+    psf_of, placed = _renderer(modality, geometry, _pads(d["position_voxels"]))
     image = placed(psf_of(calibration.spec), jnp.asarray(d["position_voxels"], jnp.float32), d["source_um"] ** 2)
     return np.asarray(d["amplitude"] * image.reshape(tuple(shape)) + d["background"])
 
@@ -164,7 +173,6 @@ def _problem(y: np.ndarray, sigma: np.ndarray, modality: Modality, geometry: Any
     return Problem(
         jnp.asarray(y, jnp.float32),
         jnp.asarray(1 / sigma, jnp.float32),
-        tuple(modality.FIELDS),
         Box.of(modality.FIELDS, ranges),
         start,
         float(max((y - level).sum(), np.ptp(y))),
@@ -190,11 +198,14 @@ def _oversampled(modality: Modality, geometry: Any, shape: tuple[int, ...], fact
     return lambda spec: modality.psf(replace(spec, z_step=spec.z_step / factor), geometry=fine)
 
 
-def _renderer(modality: Modality, geometry: Any, start: np.ndarray) -> tuple[Callable, Callable]:
+def _pads(start: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+    return tuple(PAD + math.ceil(abs(s)) for s in start)
+
+
+def _renderer(modality: Modality, geometry: Any, pads: tuple[int, ...]) -> tuple[Callable, Callable]:
     """spec -> PSF on a larger and finer window; (that PSF, position in voxels, variance of the source) -> the image in the
     data's window, moved from n//2 by Fourier phases. The second is linear in the PSF."""
     shape = tuple(geometry.shape)
-    pads = [PAD + int(np.ceil(abs(s))) for s in start]
     larger = tuple(n + 2 * p for n, p in zip(shape, pads, strict=True))
     factors = [_axial_oversampling(geometry), 1, 1][: len(shape)]
     psf_of = _oversampled(modality, geometry, larger, factors[0])
@@ -222,46 +233,52 @@ def _along(line: Any, axis: int, ndim: int) -> Any:
     return line.reshape([-1 if a == axis else 1 for a in range(ndim)])
 
 
-def _functions(problem: Problem, modality: Modality, geometry: Any) -> tuple[Callable, Callable]:
-    """The model image with its Jacobian, and (value, gradient, normal matrix), as functions of q."""
-    count, spatial = len(problem.fields), len(geometry.shape)
-    psf_of, placed = _renderer(modality, geometry, problem.start)
-    prior = jnp.asarray([1.0 / f.prior_half_widths for f in problem.fields] + [0.0] * (spatial + 3), jnp.float32)
-    free = np.flatnonzero(np.asarray(problem.box.half) > 0)
+@partial(jax.jit, static_argnames="model")
+def _predicted(model: Model, problem: Problem, q: Array) -> tuple[Array, Array]:
+    """Image and (*data, Q) Jacobian; only the spec's free parameters are pushed through the optics, and once."""
+    modality, free = model.modality, np.asarray(model.free, int)
+    count, spatial = len(modality.FIELDS), len(model.geometry.shape)
+    psf_of, placed = _renderer(modality, model.geometry, model.pads)
+
+    def optics(moving: Array) -> Array:
+        return psf_of(from_vector(modality.Spec, modality.FIELDS, problem.box.decode(q.at[free].set(moving)[:count])))
 
     def spread(psf: Array, rest: Array) -> Array:
         """Without the background: linear in the PSF."""
         return problem.scale * rest[-2] * placed(psf, rest[:spatial], SOURCE_UM**2 * rest[-3]).reshape(problem.y.shape)
 
-    def predicted(q: Array) -> tuple[Array, Array]:
-        """Image and (*data, Q) Jacobian; only the spec's free parameters are pushed through the optics, and once."""
+    psf, push = jax.linearize(optics, q[free])
+    image, turn = jax.linearize(lambda rest: spread(psf, rest) + problem.level * rest[-1], q[count:])
+    others = jax.vmap(turn, out_axes=-1)(jnp.eye(q.size - count, dtype=q.dtype))
+    optical = jax.vmap(lambda d: spread(push(d), q[count:]), out_axes=-1)(jnp.eye(len(free), dtype=q.dtype))
+    fixed = jnp.zeros((*problem.y.shape, count), q.dtype)
+    return image, jnp.concatenate([fixed.at[..., free].set(optical), others], axis=-1)
 
-        def optics(moving: Array) -> Array:
-            return psf_of(from_vector(modality.Spec, problem.fields, problem.box.decode(q.at[free].set(moving)[:count])))
 
-        psf, push = jax.linearize(optics, q[free])
-        image, turn = jax.linearize(lambda rest: spread(psf, rest) + problem.level * rest[-1], q[count:])
-        others = jax.vmap(turn, out_axes=-1)(jnp.eye(q.size - count, dtype=q.dtype))
-        optical = jax.vmap(lambda d: spread(push(d), q[count:]), out_axes=-1)(jnp.eye(len(free), dtype=q.dtype))
-        fixed = jnp.zeros((*problem.y.shape, count), q.dtype)
-        return image, jnp.concatenate([fixed.at[..., free].set(optical), others], axis=-1)
+@partial(jax.jit, static_argnames="model")
+def _minimised(
+    model: Model, problem: Problem, box: fisher_scoring.Box, mask: Array, q: Array, iterations: Array
+) -> fisher_scoring.State:
+    """Damped Gauss-Newton from `q`, the wide prior of the spec's parameters included."""
+    widths = [1.0 / f.prior_half_widths for f in model.modality.FIELDS]
+    prior = jnp.asarray(widths + [0.0] * (q.size - len(widths)), q.dtype)
 
     def evaluate(q: Array) -> tuple[Array, Array, Array]:
-        image, slopes = predicted(q)
+        image, slopes = _predicted(model, problem, q)
         residual = ((image - problem.y) * problem.weight).ravel()
         jacobian = (slopes * problem.weight[..., None]).reshape(-1, q.size)
         value = 0.5 * jnp.vdot(residual, residual) + 0.5 * jnp.sum((prior * q) ** 2)
         return value, residual @ jacobian + prior**2 * q, jacobian.T @ jacobian + jnp.diag(prior**2)
 
-    return predicted, evaluate
+    return fisher_scoring.minimise(evaluate, box, q, mask=mask, iterations=iterations)
 
 
-def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fisher_scoring.State, bool]:
+def _search(model: Model, problem: Problem, iterations: int) -> tuple[fisher_scoring.State, bool]:
     """Short runs from the middle and from four corners of the first two free parameters, then the best one to its end.
 
     Parameters that may have either sign alike (ranges symmetric about 0, as the Zernike coefficients') are tried with both.
     """
-    count = len(problem.fields)
+    count = len(model.modality.FIELDS)
     free = np.asarray(problem.box.half) > 0
     spatial = len(problem.start)
     tail = np.concatenate([problem.start, [0.1, 1.0, float(np.quantile(problem.y, 0.05)) / problem.level]])
@@ -277,7 +294,10 @@ def _search(evaluate: Callable, problem: Problem, iterations: int) -> tuple[fish
     stride = np.concatenate([np.full(count, 0.4), np.full(spatial, 0.5), [0.1, np.inf, np.inf]])
     box = fisher_scoring.Box(*(jnp.asarray(v, jnp.float32) for v in (low, high, stride)))
     mask = jnp.asarray(np.concatenate([free, np.ones(spatial + 3)]), jnp.float32)
-    run = jax.jit(partial(fisher_scoring.minimise, evaluate, box, mask=mask, iterations=jnp.asarray(CHUNK)))
+
+    def run(q: Array) -> fisher_scoring.State:
+        return _minimised(model, problem, box, mask, q, jnp.asarray(CHUNK))
+
     trials = [run(jnp.asarray(np.concatenate([c, tail]), jnp.float32)) for c in corners]
     last = min(trials, key=_cost)
     for i in np.flatnonzero(free & (np.asarray(problem.box.middle) == 0.0)):
@@ -315,12 +335,14 @@ def _radial_chi2(y: np.ndarray, sigma: np.ndarray, position: np.ndarray) -> tupl
     return float(chi2), image.reshape(y.shape)
 
 
-def _covariance(q: np.ndarray, problem: Problem, jacobian: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, float]:
+def _covariance(
+    q: np.ndarray, problem: Problem, fields: Sequence[Any], jacobian: np.ndarray, residual: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Covariance of q, misfit and correlated residuals included, and the reduced chi^2."""
     free = np.ones(q.size, bool)
-    free[: len(problem.fields)] = np.asarray(problem.box.half) > 0
+    free[: len(fields)] = np.asarray(problem.box.half) > 0
     weighted = jacobian[..., free].reshape(-1, free.sum()).astype(np.float64)
-    prior = np.array([1.0 / f.prior_half_widths for f in problem.fields] + [0.0] * (q.size - len(problem.fields)))[free]
+    prior = np.array([1.0 / f.prior_half_widths for f in fields] + [0.0] * (q.size - len(fields)))[free]
     scale = np.maximum(np.linalg.norm(weighted, axis=0), 1e-12)
     normal = weighted.T @ weighted + np.diag(prior**2)
     inverse = np.linalg.pinv(normal / np.outer(scale, scale), hermitian=True) / np.outer(scale, scale)
@@ -349,16 +371,16 @@ def _summary(
     jacobian: np.ndarray,
     notes: list[str],
 ) -> Calibration:
-    q, count = np.asarray(state.q, np.float64), len(problem.fields)
+    q, fields, count = np.asarray(state.q, np.float64), modality.FIELDS, len(modality.FIELDS)
     y, weight = np.asarray(problem.y, np.float64), np.asarray(problem.weight, np.float64)
     residual = (y - prediction) * weight
-    cover, chi2 = _covariance(q, problem, jacobian * weight[..., None], residual)
+    cover, chi2 = _covariance(q, problem, fields, jacobian * weight[..., None], residual)
     half = np.asarray(problem.box.half, np.float64)
     covariance = cover[:count, :count] * np.outer(half, half)
-    spec = from_vector(modality.Spec, problem.fields, problem.box.decode(state.q[:count]))
+    spec = from_vector(modality.Spec, fields, problem.box.decode(state.q[:count]))
     position = q[count:-3]
     radial, _ = _radial_chi2(y, 1 / weight, position)
-    names = tuple(f.name for f in problem.fields)
+    names = tuple(f.name for f in fields)
     sigma = np.sqrt(np.diag(covariance))
     undetermined = {
         name: f"1 sigma is {s:.2g}, the range is {2 * h:.2g} wide: the image of this point does not feel it"
