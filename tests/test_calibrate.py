@@ -197,7 +197,7 @@ def test_row_modulation_is_recovered_on_a_known_covariance():
 
 
 def test_confocal_blind_calibration_and_what_it_reports():
-    geometry = confocal.Geometry()
+    geometry = confocal.Geometry(shape=(24, 48, 48))
     spec = confocal.Spec(jnp.float32(50.0), jnp.float32(0.1), jnp.float32(1.525))
     measured = demo.simulated(confocal, spec, geometry=geometry, family="beads", seed=41, photons=1000.0, offset=0.0)
     steps = []
@@ -221,9 +221,9 @@ def test_confocal_blind_calibration_and_what_it_reports():
 
 @pytest.mark.parametrize("offsets", [(0.0, 1.5), (0.0, 1.5, 3.0)], ids=["two frames", "three frames"])
 def test_shg_blind_calibration(offsets):
-    geometry = shg.Geometry(shape=(128, 128), phase_offsets_rad=offsets)
+    geometry = shg.Geometry(shape=(64, 64), phase_offsets_rad=offsets)
     spec = shg.Spec(jnp.float32(1.0), jnp.float32(2.0), jnp.float32(0.02))
-    measured = demo.simulated(shg, spec, geometry=geometry, family="wavy", seed=5, photons=1000.0, offset=0.0)
+    measured = demo.simulated(shg, spec, geometry=geometry, family="wavy", seed=5, photons=3000.0, offset=0.0)
     found = diffphys.calibrate(measured.y, shg, geometry=geometry, detector=measured.detector)
     limits = {"phase_matching_error": 0.1, "excitation_power_fluctuation": 0.3, "collection_na_mismatch": 0.01}
     for name, limit in limits.items():
