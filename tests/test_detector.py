@@ -114,8 +114,8 @@ def simulated(modality, family, detector, seed):
 @pytest.mark.parametrize("modality, family", [(confocal, "beads"), (confocal, "cells"), (shg, "collagen"), (shg, "sparse")])
 def test_noise_level_gain_and_dark_level_of_a_single_stack(modality, family):
     rows = []
-    for seed, (gain, offset, read, peak) in enumerate(
-        itertools.product((0.5, 1.0, 6.0), (0.0, 100.0), (1.0, 3.0), (100.0, 1000.0))
+    for seed, (gain, offset, (read, peak)) in enumerate(
+        itertools.product((0.5, 1.0, 6.0), (0.0, 100.0), ((1.0, 100.0), (3.0, 1000.0)))
     ):
         truth = Detector(peak, 0.02 * peak, gain, offset, read)
         geometry, signal, y = simulated(modality, family, truth, seed)
