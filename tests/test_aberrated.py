@@ -160,8 +160,8 @@ def test_real_beads_have_coma_and_astigmatism():
 
     stack = tifffile.imread(DATA / "confocal" / "beads_41x150x150.tif")
     bead = measured.distil(stack, voxel_um=(0.125, 0.02249, 0.02249))
-    y = bead.psf[:, 2:42, :32].astype(float).reshape(25, 10, 4, 8, 4).sum((2, 4))
-    sigma = np.sqrt((bead.sigma[:, 2:42, :32].astype(float) ** 2).reshape(25, 10, 4, 8, 4).sum((2, 4)))
+    y = bead.psf[6:19, 2:42, :32].astype(float).reshape(13, 10, 4, 8, 4).sum((2, 4))
+    sigma = np.sqrt((bead.sigma[6:19, 2:42, :32].astype(float) ** 2).reshape(13, 10, 4, 8, 4).sum((2, 4)))
     geometry = confocal.Geometry(y.shape, (0.125, 4 * 0.02249, 4 * 0.02249), depth_um=0.0)
     known = {"geometry": geometry, "sigma": sigma, "ranges": MATCHED, "iterations": 16}
     fits = [fit_psf(y, modality, **known) for modality in (confocal, with_zernike((5, 6, 7, 8)))]
