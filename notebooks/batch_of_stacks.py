@@ -128,15 +128,14 @@ for name, value in alone.values.items():
 # own.)
 
 # %%
-if not SMALL:  # nothing in it that has not run above
-    started = time.perf_counter()
-    again = diffphys.calibrate_batch(stacks, "confocal_3d", geometry=geometry, detector=detector)
-    together = (time.perf_counter() - started) / COUNT
-    started = time.perf_counter()
-    diffphys.calibrate(stacks[0], "confocal_3d", geometry=geometry, detector=detector[0])
-    single = time.perf_counter() - started
-    assert all(a.values == b.values for a, b in zip(each, again, strict=True))  # the same call, the same numbers
-    print(f"one by one {single:.2f} s per stack, in a batch {together:.2f} s per stack on {len(plan.devices)} device(s)")
+started = time.perf_counter()
+again = diffphys.calibrate_batch(stacks, "confocal_3d", geometry=geometry, detector=detector)
+together = (time.perf_counter() - started) / COUNT
+started = time.perf_counter()
+diffphys.calibrate(stacks[0], "confocal_3d", geometry=geometry, detector=detector[0])
+single = time.perf_counter() - started
+assert all(a.values == b.values for a, b in zip(each, again, strict=True))  # the same call, the same numbers
+print(f"one by one {single:.2f} s per stack, in a batch {together:.2f} s per stack on {len(plan.devices)} device(s)")
 
 # %% [markdown]
 # ## A folder, from the shell

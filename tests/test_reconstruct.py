@@ -298,7 +298,7 @@ NOT_HERE = {"swinir", "ircnn", "noise2void", "diffusionmicro"}  # stacks alone
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - NOT_HERE))
-@pytest.mark.parametrize("level", [0.0, 1e6])
+@pytest.mark.parametrize("level", [0.0, 1e-3, 1e6])
 def test_extreme_data_give_finite_images(method, level):
     y = np.full((2, 24, 20), level)
     y[:, 5, 5] *= 3

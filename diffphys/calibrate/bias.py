@@ -169,5 +169,5 @@ def taken_off(
 def photon_noise(found: Sequence[Estimate]) -> np.ndarray:
     """(P,) 1 sigma in box units that light alone gives a parameter, in the mean over stacks: what Fisher's information says."""
     p = np.size(found[0].box.half)
-    each = [np.linalg.inv(np.asarray(e.fits[0].point.fisher, np.float64))[:p, :p] for e in found]
-    return np.sqrt(np.diagonal(np.linalg.inv(np.mean([np.linalg.inv(part) for part in each], axis=0))))
+    mean = np.mean([fits.information(e.fits[0], p) for e in found], axis=0)
+    return np.sqrt(np.diagonal(np.linalg.inv(mean)))

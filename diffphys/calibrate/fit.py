@@ -279,6 +279,11 @@ def restart(problems: Sequence[Problem], found: Sequence[Fit], thetas: Sequence[
     return polish(problems, found[0].family, starts, how=how)
 
 
+def information(fit: Fit, p: int) -> np.ndarray:
+    """(P, P) Fisher information about the first `p` parameters, noise and spectrum being unknown."""
+    return np.linalg.inv(np.linalg.inv(np.asarray(fit.point.fisher, np.float64))[:p, :p])
+
+
 def _occam(model: evidence.Model, data: evidence.Data, point: evidence.Point) -> float:
     """Laplace's price of the hyper-parameters: half the log of how much narrower than the prior the data made them."""
     p = model.parameters

@@ -279,7 +279,7 @@ def _search(model: Model, problem: Problem, iterations: int) -> tuple[fisher_sco
     Parameters that may have either sign alike (ranges symmetric about 0, as the Zernike coefficients') are tried with both.
     """
     count = len(model.modality.FIELDS)
-    free = np.asarray(problem.box.half) > 0
+    free = np.isin(np.arange(count), model.free)
     spatial = len(problem.start)
     tail = np.concatenate([problem.start, [0.1, 1.0, float(np.quantile(problem.y, 0.05)) / problem.level]])
     corners = [np.zeros(count)]

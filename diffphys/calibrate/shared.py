@@ -101,7 +101,7 @@ def _fitted(problems: Sequence[fits.Problem], own: Sequence[fits.Fit], start: np
 
 def _starts(own: Sequence[fits.Fit], p: int) -> list[np.ndarray]:
     """The mean of the stacks' own theta, weighted by what each knows, and those of the two that know most."""
-    known = [np.linalg.inv(np.linalg.inv(np.asarray(fit.point.fisher, np.float64))[:p, :p]) for fit in own]
+    known = [fits.information(fit, p) for fit in own]
     thetas = [fit.q[0, :p].astype(np.float64) for fit in own]
     mean = np.linalg.solve(sum(known), sum(k @ t for k, t in zip(known, thetas, strict=True)))
     best = np.argsort([-np.linalg.slogdet(k)[1] for k in known])[:2]
