@@ -23,6 +23,7 @@ from diffphys.calibrate.estimate import Estimate, Sample, noise_level
 from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.periodogram import periodogram
 from diffphys.calibrate.twins import Signed, plain, with_read_noise
+from diffphys.reconstruct.learned import Glance
 from diffphys.spec import as_vector, names, pitch_um
 from diffphys.types import Modality
 
@@ -49,8 +50,8 @@ def corrected(
     if not numbers:
         return out
     cases = _cases(numbers, signed, modality, flat, how)
-    stages = [(c, rehearsed(*signed[c.number][:2], c.theta, samples[c.number], modality, flat)) for c in cases]
-    told = [(case, problem) for case, problem in stages if problem is not None]
+    stages = rehearsed([Stage(*signed[c.number][:2], c.theta, samples[c.number]) for c in cases], modality, flat)
+    told = [(case, problem) for case, problem in zip(cases, stages, strict=True) if problem is not None]
     ended = _fitted([signed[c.number][0] for c, _ in told], [p for _, p in told], [c.theta for c, _ in told], how)
     for (case, _), theta in zip(told, ended, strict=True):
         out[case.number] = _without(signed[case.number], case, theta - case.theta, modality)
@@ -94,20 +95,37 @@ def widened(problem: fits.Problem, modality: Modality, geometry: Any) -> fits.Pr
     return problem._replace(reach=reach)
 
 
-def rehearsed(
-    estimate: Estimate, spec: Any, theta: np.ndarray, sample: Sample, modality: Modality, geometry: Any
-) -> fits.Problem | None:
-    """The stack's problem with the statistic that its specimen, restored at `theta` (box units), is expected to give; None
-    where the network sees a Gaussian field, in which the evidence is right as it is."""
-    free = dict(zip(names(modality.FIELDS), estimate.box.decode(jnp.asarray(theta, jnp.float32)), strict=True))
-    at = replace(spec, **{name: free[name] for name in modality.BIASED})
-    photons, background = with_read_noise(sample)
-    stack = explain.models(photons, background, at, modality, geometry, largest=photons.shape)(at)
-    specimen, contrast = explain.glance(stack)
-    if contrast <= explain.TELLING:
+class Stage(NamedTuple):
+    """What a rehearsal is of: an estimate, its spec, parameters in box units, the stack."""
+
+    estimate: Estimate
+    spec: Any
+    theta: np.ndarray
+    sample: Sample
+
+
+def rehearsed(stages: Sequence[Stage], modality: Modality, geometry: Any) -> list[fits.Problem | None]:
+    """The stacks' problems with the statistics that their specimens, restored at `theta`, are expected to give; None where the
+    network sees a Gaussian field, in which the evidence is right as it is."""
+    seen = [_stack(stage, modality, geometry) for stage in stages]
+    found = explain.glances(seen)
+    return [_problem(*each, modality, geometry) for each in zip(stages, seen, found, strict=True)]
+
+
+def _stack(stage: Stage, modality: Modality, geometry: Any) -> explain.Case:
+    free = dict(zip(names(modality.FIELDS), stage.estimate.box.decode(jnp.asarray(stage.theta, jnp.float32)), strict=True))
+    at = replace(stage.spec, **{name: free[name] for name in modality.BIASED})
+    photons, background = with_read_noise(stage.sample)
+    return explain.models(photons, background, at, modality, geometry, largest=photons.shape)(at)
+
+
+def _problem(
+    stage: Stage, stack: explain.Case, found: Glance, modality: Modality, geometry: Any
+) -> fits.Problem | None:  # fmt: skip
+    if found.contrast <= explain.TELLING:
         return None
-    signal = np.asarray(stack.operator.apply(specimen), np.float64)[None]
-    return expected(widened(estimate.problem, modality, geometry), signal, background)
+    signal = np.asarray(stack.operator.apply(found.x), np.float64)[None]
+    return expected(widened(stage.estimate.problem, modality, geometry), signal, with_read_noise(stage.sample)[1])
 
 
 def expected(problem: fits.Problem, signal: np.ndarray, background: float) -> fits.Problem:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.calibrate.lanes import ONE, Lanes, over
+from diffphys.calibrate.lanes import ONE, Lanes, at_once, over
 from diffphys.operator import Operator, bind
 from diffphys.reconstruct.iterate import Problem
 from diffphys.reconstruct.learned import Glance, familiar, glanced
@@ -28,6 +28,7 @@ NETWORK = "unet"
 LARGEST = (48, 96, 96)  # the brightest part of a larger stack decides as well
 FLOOR = 1e-3  # expected photons
 TELLING = 1.015  # contrast of a restoration below which it tells nothing: 14 of 14 Gaussian fields lie below, 1 of 27 others
+SAMPLE = 15_000  # frequencies that a specimen's spectrum is fitted to
 SETTLED, FITTED = 20, 50  # Richardson-Lucy iterations: to choose between two specs, to measure a small difference
 
 
@@ -87,19 +88,30 @@ class Margin(NamedTuple):
 def specimens(cases: Sequence[Case], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Any]:
     """A restoration per case, photons per voxel, on the specimen; `iterations` are Richardson-Lucy's."""
     if judge == "network":
-        return [glance(case).x for case in cases]
+        return [found.x for found in glances(cases)]
     return over(_restored, (iterations,), [case[:3] for case in cases], how)
 
 
-def glance(case: Case) -> Glance:
-    """The network's restoration."""
-    return glanced(NETWORK, _problem(case))
+def glances(cases: Sequence[Case], *, laws: Sequence[Any] | None = None) -> list[Glance]:
+    """The network's restorations; `laws` are the specimens' spectra, fitted where they are not given."""
+    spectra = _laws(cases) if laws is None else laws
+
+    def glance(item: tuple[Case, Any]) -> Glance:
+        return glanced(NETWORK, _problem(item[0]), spectrum=item[1])
+
+    return at_once(glance, list(zip(cases, spectra, strict=True)), ("glances", *_sizes(cases)))
+
+
+def _laws(cases: Sequence[Case]) -> list[Any]:
+    """The specimens' spectra as the counts have them."""
+    return at_once(lambda case: fitted_spectrum(_problem(case), sample=SAMPLE)[0], cases, ("laws", *_sizes(cases)))
 
 
 def margins(pairs: Sequence[tuple[Case, Case]], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Margin]:
     """A margin per pair of cases of the same counts; `iterations` are Richardson-Lucy's."""
     if judge == "network":
-        found = [glance for pair in pairs for glance in _both(pair)]
+        laws = _laws([first for first, _ in pairs])  # one for both: fitted to each, it would differ by chance
+        found = glances([case for pair in pairs for case in pair], laws=[law for law in laws for _ in range(2)])
     else:
         flat = [case for pair in pairs for case in pair]
         found = [Glance(x, np.inf) for x in specimens(flat, judge, iterations=iterations, how=how)]
@@ -111,10 +123,9 @@ def _margin(one: Case, two: Case, first: Glance, second: Glance) -> Margin:
     return Margin(float(nats), float(noise), first.contrast if nats >= 0 else second.contrast)
 
 
-def _both(pair: tuple[Case, Case]) -> list[Glance]:
-    """Restorations with one spectrum of the specimen: fitted to each, it would differ by chance."""
-    spectrum, _ = fitted_spectrum(_problem(pair[0]))
-    return [glanced(NETWORK, _problem(case), spectrum=spectrum) for case in pair]
+def _sizes(cases: Sequence[Case]) -> list[Any]:
+    """What compiled programs depend on."""
+    return sorted({(case.counts.shape, case.operator.specimen) for case in cases})
 
 
 def _problem(case: Case) -> Problem:

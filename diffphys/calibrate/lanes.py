@@ -1,12 +1,14 @@
 """One function over many stacks: equal shapes share one compiled program, spread over devices, vectorised where that pays.
 
-A CPU gains nothing from vectorising iterations that end at different times, so there each device takes one stack at a time; an
-accelerator takes `together` of them abreast.
+A CPU gains nothing from vectorising iterations that end at different times: its cores take one item each, and the next when
+they are done. An accelerator takes `together` of them abreast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,18 +55,53 @@ def over(fn: Callable[..., Any], static: tuple[Any, ...], items: Sequence[tuple[
         leaves, tree = jax.tree.flatten(item)
         groups.setdefault((tree, tuple((np.shape(v), v.dtype) for v in leaves)), []).append(number)
     found: list[Any] = [None] * len(items)
-    for members in groups.values():
-        for first in range(0, len(members), how.size):
-            part = members[first : first + how.size]
-            for number, result in zip(part, _abreast(fn, static, [items[n] for n in part], how), strict=True):
-                found[number] = result
+
+    def alone(item: tuple[Any, ...]) -> Any:
+        return jax.device_get(_single(fn, static, item))
+
+    for like, members in groups.items():
+        if how.size == 1:
+            results = at_once(alone, [items[n] for n in members], (fn, static, like))
+        else:
+            parts = [members[first : first + how.size] for first in range(0, len(members), how.size)]
+            results = [result for part in parts for result in _abreast(fn, static, [items[n] for n in part], how)]
+        for number, result in zip(members, results, strict=True):
+            found[number] = result
     return found
+
+
+_RUN: set[Hashable] = set()
+
+
+def at_once(fn: Callable[[Any], Any], items: Sequence[Any], like: Hashable) -> list[Any]:
+    """[fn(item) for item in items], on a CPU each core with one of them: the programs here are too small for several cores.
+
+    Args:
+        fn: runs compiled programs, the same for every item.
+        items: what it is given.
+        like: what the programs depend on; the first item ever runs alone and compiles them.
+    """
+    alone = 0 if like in _RUN else 1
+    found = [fn(item) for item in items[:alone]]
+    _RUN.add(like)
+    rest, cores = items[alone:], len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if len(rest) < 2 or cores < 2 or jax.default_backend() != "cpu":
+        return found + [fn(item) for item in rest]
+    wide = jax.config.read("jax_enable_x64")  # a thread does not inherit it
+
+    def run(item: Any) -> Any:
+        with jax.enable_x64(wide):
+            return fn(item)
+
+    pool = ThreadPoolExecutor(min(cores, len(rest)))
+    try:
+        return found + list(pool.map(run, rest))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _abreast(fn: Callable[..., Any], static: tuple[Any, ...], items: list[tuple[Any, ...]], how: Lanes) -> list[Any]:
     """At most `how.size` items; the last is repeated where there are fewer, so that one program serves every number."""
-    if how.size == 1:
-        return [jax.device_get(_single(fn, static, items[0]))]
     filled = items + items[-1:] * (how.size - len(items))
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(v) for v in leaves]), *filled)
     found = jax.device_get(_many(fn, static, how.devices, stacked))

@@ -180,7 +180,8 @@ def _without_pull(
     if not bias.asked(modality, flat, found[0]):
         return spec, covariance
     theta = np.asarray(box.encode(as_vector(spec, modality.FIELDS)), np.float64)
-    each = [bias.rehearsed(e, spec, theta, case.sample, modality, flat) for e, case in zip(found, cases, strict=True)]
+    stages = [bias.Stage(e, spec, theta, case.sample) for e, case in zip(found, cases, strict=True)]
+    each = bias.rehearsed(stages, modality, flat)
     problems = [problem for problem in each if problem is not None]
     if len(problems) < len(each):
         return spec, covariance

@@ -118,10 +118,11 @@ def wiener(
     return Solution(result.state.x, status, len(result.values), result.values, CURVE)
 
 
-def fitted_spectrum(problem: Problem) -> tuple[tuple[float, ...], float]:
-    """(a, ln nu_c, p) of the specimen's spectrum and the mean noise variance, as `wiener` finds them in this data."""
+def fitted_spectrum(problem: Problem, *, sample: int = SAMPLE) -> tuple[tuple[float, ...], float]:
+    """(a, ln nu_c, p) of the specimen's spectrum, from `sample` frequencies, and the mean noise variance; with the default as
+    `wiener` finds them in this data."""
     z, w, _ = _sufficient(problem)
-    law = _fit_spectrum(z, w, problem.pitch, problem.operator)
+    law = _fit_spectrum(z, w, problem.pitch, problem.operator, sample)
     return tuple(float(q) for q in law), float(jnp.mean(_noise(problem, None)))
 
 
@@ -206,14 +207,14 @@ def _estimate(op: Operator, z: Array, w: Array, inverse_s: Array) -> Array:
     return jnp.sum(op.weights * x[(..., *(slice(0, s) for s in op.specimen))], axis=0)
 
 
-def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator) -> np.ndarray:
+def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator, sample: int = SAMPLE) -> np.ndarray:
     """(a, ln nu_c, p) of the power law that fits best; all anchors see one spectrum."""
     square = _frequency_squared(op.grid, pitch)
     power = np.asarray(jnp.abs(z) ** 2, np.float64).reshape(len(z), -1)[:, 1:].ravel() / np.prod(op.grid)
     weight = np.asarray(w, np.float64).reshape(len(w), -1)[:, 1:].ravel()
     nu2 = np.tile(square.ravel()[1:], len(z))
-    if nu2.size > SAMPLE:
-        pick = np.random.default_rng(0).choice(nu2.size, SAMPLE, replace=False)
+    if nu2.size > sample:
+        pick = np.random.default_rng(0).choice(nu2.size, sample, replace=False)
         power, weight, nu2 = power[pick], weight[pick], nu2[pick]
 
     def objective(q: np.ndarray) -> tuple[float, np.ndarray]:
