@@ -20,7 +20,6 @@ import numpy as np
 import diffphys
 from diffphys.calibrate.lanes import lanes
 from diffphys.cli import main
-from diffphys.cli.folder import use_cores
 from diffphys.demo import simulated
 from diffphys.io.tiff import write_image
 
@@ -30,13 +29,10 @@ SHAPE, COUNT = ((16, 32, 32), 2) if SMALL else ((16, 48, 48), 4)
 # %% [markdown]
 # ## Devices
 #
-# On an idle CPU, calibrations side by side on single cores are faster than one calibration on all cores. `use_cores` makes
-# each core a device of its own; it must be called before jax computes anything. Accelerators are devices anyway. `lanes` shows
-# what a batch will do: how many stacks go at a time, on which devices.
+# On a CPU every core takes a fit of its own, of whichever stack comes next. Accelerators take many stacks abreast, and several
+# devices share them. `lanes` shows what a batch will do: how many stacks go at a time, on which devices.
 
 # %%
-if not SMALL:
-    use_cores()  # the tests stay on one device
 print("devices:", jax.devices())
 plan = lanes(COUNT)
 print(f"{COUNT} stacks over {len(plan.devices)} device(s), {plan.together} abreast on each: {plan.size} at a time")

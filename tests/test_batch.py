@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -18,7 +20,7 @@ import diffphys
 from diffphys import confocal, demo
 from diffphys.calibrate import lanes as module
 from diffphys.calibrate import shared
-from diffphys.calibrate.lanes import ONE, Lanes, lanes, over
+from diffphys.calibrate.lanes import ONE, Lanes, at_once, lanes, over
 from diffphys.cli import main
 from diffphys.spec import parse
 
@@ -43,6 +45,27 @@ def test_lanes_keep_the_order_and_join_equal_shapes():
         np.testing.assert_array_equal(a, np.full(n, 8.0 * s))
     assert module._many._cache_size() - before <= 4  # two shapes, four or two abreast; the third is one by one
     assert over(_power, (3,), [], ONE) == []
+
+
+def test_items_at_once_keep_their_order_their_precision_and_their_errors(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    names = []
+
+    def tenth(n):
+        names.append(threading.current_thread().name)
+        time.sleep(0.02)
+        return float(jnp.asarray(n) / 10), jnp.asarray(0.1).dtype
+
+    for wide in (True, False):
+        with jax.enable_x64(wide):
+            found = at_once(tenth, range(9), "tenths")
+        assert [value for value, _ in found] == pytest.approx([n / 10 for n in range(9)])
+        assert {dtype for _, dtype in found} == {jnp.dtype("float64" if wide else "float32")}
+    assert names[0] == threading.main_thread().name, "what is compiled is compiled once"
+    assert len(set(names)) > 2
+    with pytest.raises(ZeroDivisionError):
+        at_once(lambda n: 1 / (3 - n), range(9), "divided")
+    assert at_once(tenth, [], "nothing") == []
 
 
 DEVICES = """

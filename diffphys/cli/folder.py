@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,16 +39,6 @@ class Result(NamedTuple):
     parameters: Mapping[str, tuple[float, float]]
 
 
-def use_cores() -> None:
-    """Each core a device of its own: stacks side by side are faster than the cores together on one. Before jax computes."""
-    import jax
-
-    try:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    except RuntimeError:
-        return  # jax runs already: it keeps the devices it has
-
-
 def stacks_in(folder: Path) -> list[Path]:
     """The stacks of a folder by name; ValueError where there is none, or two would have one folder of results."""
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
@@ -68,7 +57,6 @@ def stem(path: Path) -> str:
 
 def calibrate_folder(arguments: Mapping[str, Any], *, shared: bool, width: int) -> None:
     """Calibrate what is not calibrated yet; the table of all results. Options as of `calibrate`."""
-    use_cores()
     output, files = Path(arguments["output"]), stacks_in(arguments["stack"])
     done = [] if arguments["overwrite"] else [f for f in files if (output / stem(f) / "calibration.json").exists()]
     failed: dict[str, str] = {}
