@@ -11,7 +11,7 @@ from diffphys.calibrate import fit as fits
 from diffphys.calibrate import parity, verdict
 from diffphys.calibrate.covariance import propagated
 from diffphys.calibrate.estimate import Estimate, Sample, theta_of
-from diffphys.calibrate.lanes import Lanes
+from diffphys.calibrate.lanes import Lanes, at_once
 from diffphys.calibrate.twins import Signed, plain, with_read_noise
 from diffphys.spec import from_vector, names
 from diffphys.types import Modality
@@ -76,9 +76,10 @@ def _fitted(found: Sequence[Estimate], links: Sequence[tuple[fits.Link, np.ndarr
     """The estimates fitted anew, each with its link and from its start."""
     problems = [e.problem._replace(link=link) for e, (link, _, _) in zip(found, links, strict=True)]
     starts = [start for _, start, _ in links]
-    families = [
-        fits.restart(problems, [next(f for f in e.fits if f.family == name) for e in found], starts, how=how)
-        for name in fits.FAMILIES
-    ]
+
+    def restarted(family: str) -> list[fits.Fit]:
+        return fits.restart(problems, [next(f for f in e.fits if f.family == family) for e in found], starts, how=how)
+
+    families = at_once(restarted, fits.FAMILIES, ("near zero", problems[0].modality, problems[0].block))
     best_first = [sorted(pair, key=lambda f: -f.log_evidence) for pair in zip(*families, strict=True)]
     return [estimate._replace(fits=pair) for estimate, pair in zip(found, best_first, strict=True)]
