@@ -81,8 +81,6 @@ NETWORKS: dict[str, Network] = {
         *_pair("unet", Hourglass, "restore", UNET_2D, UNET_3D, "U-Net (Ronneberger et al., MICCAI 2015; Cicek et al., 2016)"),
         *_pair("care", Hourglass, "laplace", UNET_2D, UNET_3D,
                "CARE with a Laplace output (Weigert et al., Nat. Methods 2018)"),
-        Network("glance_3d", Hourglass, "restore", 3, _hourglass("plain", (16, 32, 64), (1, 2, 2)),
-                "small U-Net whose restorations calibration compares"),
         Network("resunet_2d", Hourglass, "restore", 2, _hourglass("residual", (64, 96, 160), (2, 3, 4)),
                 "U-Net of residual blocks (Zhang et al., IEEE GRSL 2018)"),
         *_pair("restormer", Hourglass, "restore", RESTORMER_2D, _hourglass("transposed", (32, 64, 96), (2, 2, 3)),
