@@ -21,7 +21,7 @@ def stacks():
 
 
 def test_nucleus_is_not_claimed_to_be_calibrated(stacks, tmp_path):
-    crop = (slice(8, 32), slice(32, 96), slice(20, 84))
+    crop = (slice(8, 24), slice(32, 80), slice(20, 68))
     found = stacks.nucleus(DATA, tmp_path, crop=crop)
     assert found["status"] in ("MISFIT", "NOT_IDENTIFIABLE", "AT_BOUND")
     told = " ".join(found["warnings"])
