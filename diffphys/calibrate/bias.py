@@ -119,9 +119,7 @@ def _stack(stage: Stage, modality: Modality, geometry: Any) -> explain.Case:
     return explain.models(photons, background, at, modality, geometry, largest=photons.shape)(at)
 
 
-def _problem(
-    stage: Stage, stack: explain.Case, found: Glance, modality: Modality, geometry: Any
-) -> fits.Problem | None:  # fmt: skip
+def _problem(stage: Stage, stack: explain.Case, found: Glance, modality: Modality, geometry: Any) -> fits.Problem | None:
     if found.contrast <= explain.TELLING:
         return None
     signal = np.asarray(stack.operator.apply(found.x), np.float64)[None]
