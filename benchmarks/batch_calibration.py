@@ -1,6 +1,8 @@
-"""Calibrations per second: one by one, and in batches, of the same stacks, in turns, after compilation; compares estimates.
+"""Calibrations per second: one by one, and in batches, of the same stacks, after compilation.
 
-python benchmarks/batch_calibration.py [--stacks 32] [--rounds 2] [--output FILE]
+    python benchmarks/batch_calibration.py [--stacks 32] [--rounds 2] [--output FILE]
+
+Both ways take turns in one process. The estimates are compared.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ they are done. An accelerator takes `together` of them abreast.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -81,11 +80,13 @@ def at_once(fn: Callable[[Any], Any], items: Sequence[Any], like: Hashable) -> l
         items: what it is given.
         like: what the programs depend on; the first item ever runs alone and compiles them.
     """
+    from diffphys.fft.mkl import cores  # a twentieth of a second that importing diffphys need not take
+
     alone = 0 if like in _RUN else 1
     found = [fn(item) for item in items[:alone]]
     _RUN.add(like)
-    rest, cores = items[alone:], len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if len(rest) < 2 or cores < 2 or jax.default_backend() != "cpu":
+    rest = items[alone:]
+    if len(rest) < 2 or cores() < 2 or jax.default_backend() != "cpu":
         return found + [fn(item) for item in rest]
     wide = jax.config.read("jax_enable_x64")  # a thread does not inherit it
 
@@ -93,7 +94,7 @@ def at_once(fn: Callable[[Any], Any], items: Sequence[Any], like: Hashable) -> l
         with jax.enable_x64(wide):
             return fn(item)
 
-    pool = ThreadPoolExecutor(min(cores, len(rest)))
+    pool = ThreadPoolExecutor(min(cores(), len(rest)))
     try:
         return found + list(pool.map(run, rest))
     finally:
