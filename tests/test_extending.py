@@ -42,14 +42,6 @@ def definitions(page, last):
     return "\n".join(re.sub(r"^diffphys\.register_.*$", "", text, flags=re.MULTILINE) for text in code[: upto + 1])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiled with fewer optimisations, which cost more than they gain on arrays this small."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def installed_package(tmp_path, monkeypatch):
     """(module name, source, group, entry) -> that package is installed for one test."""
