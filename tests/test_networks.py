@@ -33,6 +33,22 @@ def test_convolution_in_three_dimensions_is_xlas(dilation):
     np.testing.assert_allclose(found, expected, atol=4e-6 * float(jnp.abs(expected).max()))
 
 
+def test_winograds_convolution_is_the_plain_one_and_so_are_its_derivatives(monkeypatch, float64):
+    x, w, dx, dw = (jnp.asarray(random(*s, seed=n), jnp.float64) for n, s in enumerate([(2, 5, 8, 7, 3), (3, 3, 3, 3, 4)] * 2))
+    plain, slope = jax.jvp(layers.convolve, (x, w), (dx, dw))
+    weight = jnp.asarray(random(*plain.shape, seed=4), jnp.float64)
+    pull = jax.grad(lambda x, w: jnp.sum(weight * layers.convolve(x, w)), (0, 1))(x, w)
+    monkeypatch.setattr(layers, "MANY", 0)
+    found, forward = jax.jvp(layers.convolve, (x, w), (dx, dw))
+    np.testing.assert_allclose(found, plain, atol=1e-13 * float(jnp.abs(plain).max()))
+    np.testing.assert_allclose(forward, slope, rtol=1e-12)
+    for a, b in zip(jax.grad(lambda x, w: jnp.sum(weight * layers.convolve(x, w)), (0, 1))(x, w), pull, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    single = layers.convolve(x.astype(jnp.float32), w.astype(jnp.float32))
+    assert single.dtype == jnp.float32 and not np.array_equal(single, plain.astype(jnp.float32))  # the other way was taken
+    np.testing.assert_allclose(single, plain, atol=3e-6 * float(jnp.abs(plain).max()))
+
+
 def test_depthwise_convolution_is_scipys_and_its_rule_the_gradient():
     x, w = random(2, 6, 7, 3), random(3, 3, 3, seed=1)
     for n in range(2):

@@ -1,7 +1,8 @@
 """Building blocks on arrays (N, *axes, channel), two or three axes: convolutions, resampling by shuffles, normalisation.
 
 XLA's 3-D convolution is slow on a CPU: there depth is folded into the batch and its taps are stacked on the channels, one 2-D
-convolution then does the work. Other devices run the 3-D convolution itself; both give the same numbers.
+convolution then does the work, or, where there is much to multiply, `winograd`. Other devices run the 3-D convolution itself;
+all give the same numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from diffphys.networks import winograd
 from diffphys.types import Array
 
 PLANE = ("NHWC", "HWIO", "NHWC")
 VOLUME = ("NDHWC", "DHWIO", "NDHWC")
+MANY = 7e8  # products from which Winograd's saving is worth its compilation: 0.3 s for each layer
 
 
 def convolve(x: Array, weight: Array, *, dilation: int = 1) -> Array:
@@ -28,6 +31,24 @@ def convolve(x: Array, weight: Array, *, dilation: int = 1) -> Array:
         return _plane(x, weight, dilation)
     if jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, weight, (1, 1, 1), "SAME", rhs_dilation=(dilation,) * 3, dimension_numbers=VOLUME)
+    three = weight.shape[:3] == (3, 3, 3) and dilation == 1 and x.dtype.itemsize >= 4
+    if three and x.size // x.shape[-1] * weight.size > MANY:
+        return _three_taps(x, weight)
+    return _stacked(x, weight, dilation)
+
+
+@jax.custom_jvp
+def _three_taps(x: Array, weight: Array) -> Array:
+    return winograd.convolve(x, weight)
+
+
+@_three_taps.defjvp
+def _three_taps_tangent(at: tuple[Array, Array], along: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, weight), (dx, dweight) = at, along  # derivatives of the plain form: those of the other keep eight times the voxels
+    return _three_taps(x, weight), _stacked(dx, weight, 1) + _stacked(x, dweight, 1)
+
+
+def _stacked(x: Array, weight: Array, dilation: int) -> Array:
     n, depth, *plane, _ = x.shape
     taps = weight.shape[0]
     reach = dilation * (taps // 2)
