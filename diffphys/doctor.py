@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from diffphys import fft
-from diffphys.fft.mkl import cores
+from diffphys.cores import cores
 
 PACKAGES = ("diffphys", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "h5py", "tifffile", "matplotlib")
 PAIR = (64, 256, 256)

@@ -20,8 +20,9 @@ import diffphys
 from diffphys import confocal, demo
 from diffphys.calibrate import lanes as module
 from diffphys.calibrate import shared
-from diffphys.calibrate.lanes import ONE, Lanes, at_once, lanes, over
+from diffphys.calibrate.lanes import ONE, Lanes, lanes, over
 from diffphys.cli import main
+from diffphys.cores import at_once
 from diffphys.spec import parse
 
 ROOT = Path(__file__).parents[1]

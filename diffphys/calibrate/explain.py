@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffphys.calibrate.lanes import ONE, Lanes, at_once, over
+from diffphys.calibrate.lanes import ONE, Lanes, over
+from diffphys.cores import at_once
 from diffphys.operator import Operator, bind
 from diffphys.reconstruct.iterate import Problem
 from diffphys.reconstruct.learned import Glance, familiar, glanced

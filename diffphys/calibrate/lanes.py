@@ -6,14 +6,15 @@ they are done. An accelerator takes `together` of them abreast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+
+from diffphys.cores import at_once
 
 
 class Lanes(NamedTuple):
@@ -67,38 +68,6 @@ def over(fn: Callable[..., Any], static: tuple[Any, ...], items: Sequence[tuple[
         for number, result in zip(members, results, strict=True):
             found[number] = result
     return found
-
-
-_RUN: set[Hashable] = set()
-
-
-def at_once(fn: Callable[[Any], Any], items: Sequence[Any], like: Hashable) -> list[Any]:
-    """[fn(item) for item in items], on a CPU each core with one of them: the programs here are too small for several cores.
-
-    Args:
-        fn: runs compiled programs, the same for every item.
-        items: what it is given.
-        like: what the programs depend on; the first item ever runs alone and compiles them.
-    """
-    from diffphys.fft.mkl import cores  # a twentieth of a second that importing diffphys need not take
-
-    alone = 0 if like in _RUN else 1
-    found = [fn(item) for item in items[:alone]]
-    _RUN.add(like)
-    rest = items[alone:]
-    if len(rest) < 2 or cores() < 2 or jax.default_backend() != "cpu":
-        return found + [fn(item) for item in rest]
-    wide = jax.config.read("jax_enable_x64")  # a thread does not inherit it
-
-    def run(item: Any) -> Any:
-        with jax.enable_x64(wide):
-            return fn(item)
-
-    pool = ThreadPoolExecutor(min(cores(), len(rest)))
-    try:
-        return found + list(pool.map(run, rest))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _abreast(fn: Callable[..., Any], static: tuple[Any, ...], items: list[tuple[Any, ...]], how: Lanes) -> list[Any]:

@@ -11,8 +11,9 @@ from diffphys.calibrate import fit as fits
 from diffphys.calibrate import parity, verdict
 from diffphys.calibrate.covariance import propagated
 from diffphys.calibrate.estimate import Estimate, Sample, theta_of
-from diffphys.calibrate.lanes import Lanes, at_once
+from diffphys.calibrate.lanes import Lanes
 from diffphys.calibrate.twins import Signed, plain, with_read_noise
+from diffphys.cores import at_once
 from diffphys.spec import from_vector, names
 from diffphys.types import Modality
 

@@ -25,6 +25,7 @@ import numpy as np
 from jax.interpreters import mlir
 
 from diffphys.cache import folder
+from diffphys.cores import cores
 from diffphys.fft.primitives import c2r, native_c2r, native_r2c, r2c
 from diffphys.io.atomic import replacing
 from diffphys.types import Array
@@ -122,8 +123,3 @@ def _c2r(spectrum: Array, *, ndim: int, width: int) -> Array:
 def _call(name: str, out: Any, ndim: int, **more: Any) -> partial:
     call = jax.ffi.ffi_call(name, out, **more)
     return partial(call, rank=np.int64(ndim), threads=np.int64(cores()))
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,52 +1,78 @@
-"""A network over an image of any size: whole where it is small, else tiles that overlap and are faded into one another."""
+"""A network over images of any size: whole where they are small, else tiles that overlap and are faded into one another.
+
+Tiles start where a fold, a halving or a window of the networks starts, so that a network sees in a tile what it sees in the
+whole image: the U-Nets of stacks give the same numbers, others nearly. On a CPU each core takes a tile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-LARGEST = {2: (640, 640), 3: (40, 112, 112)}  # voxels that a network sees at once
-OVERLAP = {2: (64, 64), 3: (12, 24, 24)}
+from diffphys.cores import at_once, cores
+
+LARGEST = {2: (640, 640), 3: (48, 128, 128)}  # voxels that a network sees at once
+OVERLAP = {2: (64, 64), 3: (20, 40, 40)}
+RIM = 0.4  # of the overlap on either side, where the network may see that the tile ends
+ALIGN = {2: (8, 8), 3: (4, 8, 8)}  # voxels after which the networks' folds, halvings and windows repeat
+
+Window = tuple[slice, ...]
 
 
-def apply(call: Callable[[Any], Any], inputs: np.ndarray) -> np.ndarray:
-    """(*axes, C) -> (*axes, outputs); `call` maps (1, *axes, C)."""
-    ndim = inputs.ndim - 1
-    if all(n <= m for n, m in zip(inputs.shape, LARGEST[ndim], strict=False)):
-        return np.asarray(call(inputs[None])[0], np.float32)
-    spans = [_spans(n, m, o) for n, m, o in zip(inputs.shape, LARGEST[ndim], OVERLAP[ndim], strict=False)]
-    total, weight = None, np.zeros(inputs.shape[:-1], np.float32)
-    for window in product(*spans):
-        found = np.asarray(call(inputs[window][None])[0], np.float32)
-        share = _share(window, inputs.shape[:-1], OVERLAP[ndim])
-        total = np.zeros((*weight.shape, found.shape[-1]), np.float32) if total is None else total
-        total[window] += share[..., None] * found
-        weight[window] += share
-    assert total is not None
-    return total / weight[..., None]
+def apply(call: Callable[[Any], Any], images: Sequence[np.ndarray], *, like: Hashable) -> list[np.ndarray]:
+    """(*axes, C) -> (*axes, outputs) for each of several images of one shape.
+
+    Args:
+        call: maps (1, *axes, C).
+        images: its inputs.
+        like: what `call` is compiled for, beside the shape.
+    """
+    *shape, _ = images[0].shape
+    ndim = len(shape)
+    windows = list(product(*map(_spans, shape, LARGEST[ndim], OVERLAP[ndim], ALIGN[ndim])))
+    key = (like, tuple(w.stop - w.start for w in windows[0]))
+
+    def one(task: tuple[Window, int]) -> np.ndarray:
+        window, number = task
+        return np.asarray(call(images[number][window][None])[0], np.float32)
+
+    tasks = list(product(windows, range(len(images))))
+    if len(windows) == 1:
+        return at_once(one, tasks, key)
+    weight = np.zeros(shape, np.float32)
+    for window in windows:
+        weight[window] += _share(window, shape)
+    total: list[Any] = [None] * len(images)
+    for first in range(0, len(tasks), cores()):  # no more of them in memory than are made at once
+        group = tasks[first : first + cores()]
+        for (window, number), found in zip(group, at_once(one, group, key), strict=True):
+            if total[number] is None:
+                total[number] = np.zeros((*shape, found.shape[-1]), np.float32)
+            total[number][window] += (_share(window, shape) / weight[window])[..., None] * found
+    return total
 
 
-def _spans(length: int, largest: int, overlap: int) -> list[slice]:
-    """Slices of equal length that cover an axis, each sharing at least `overlap` with the next."""
-    size = min(length, largest)
-    count = 1 if length <= largest else -(-(length - overlap) // (size - overlap))
-    starts = np.linspace(0, length - size, count).round().astype(int)
-    return [slice(int(s), int(s) + size) for s in starts]
+def _spans(length: int, largest: int, overlap: int, align: int) -> list[slice]:
+    """Slices of equal length that cover an axis, start at multiples of `align` and share at least `overlap` with the next."""
+    if length <= largest:
+        return [slice(0, length)]
+    shared = overlap + align
+    count = -(-(length - shared) // (largest - align - shared))
+    least = -(-(length + (count - 1) * shared) // count)
+    last = (length - least) // align * align
+    return [slice(s, s + length - last) for s in (np.linspace(0, last, count) // align * align).astype(int).tolist()]
 
 
-def _share(window: tuple[slice, ...], shape: tuple[int, ...], overlap: tuple[int, ...]) -> np.ndarray:
+def _share(window: Window, shape: Sequence[int]) -> np.ndarray:
     """Weight of a tile: 1 inside, a ramp in the middle of the overlap where another tile joins, next to nothing at the rim,
     where the network saw zeros instead of the image."""
     share = np.ones([w.stop - w.start for w in window], np.float32)
-    for axis, (w, n, o) in enumerate(zip(window, shape, overlap, strict=True)):
+    for axis, (w, n, o) in enumerate(zip(window, shape, OVERLAP[len(shape)], strict=True)):
         at = np.arange(w.stop - w.start) + 0.5
-        ramp = np.ones(len(at))
-        if w.start > 0:
-            ramp = np.minimum(ramp, 2 * at / o - 0.5)
-        if w.stop < n:
-            ramp = np.minimum(ramp, 2 * (len(at) - at) / o - 0.5)
-        share *= np.clip(ramp, 1e-6, 1).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        inside = np.minimum(np.where(w.start > 0, at, np.inf), np.where(w.stop < n, len(at) - at, np.inf))
+        ramp = np.clip((inside / o - RIM) / (1 - 2 * RIM), 1e-6, 1).astype(np.float32)
+        share *= ramp.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return share

@@ -155,17 +155,21 @@ def glanced(family: str, problem: Problem, *, spectrum: Sequence[float] | None =
 
 def through(name: str, inputs: np.ndarray, *, weights: Any = None) -> np.ndarray:
     """(*axes, C) -> (*axes, outputs) by a network, with its shipped weights unless others are given."""
-    from diffphys.networks import tiled
-    from diffphys.networks.weights import pretrained, program
-
-    run, used = program(name), pretrained(name)[1] if weights is None else weights
-    return tiled.apply(lambda part: run(used, part), inputs)
+    return _passes(name, [inputs], weights)[0]
 
 
 def turned(name: str, inputs: np.ndarray) -> np.ndarray:
     """`through`, averaged over the plane and its half turn, which the optics do not tell apart: 0.05 to 0.1 dB better."""
-    half = through(name, np.ascontiguousarray(np.flip(inputs, (-3, -2))))
-    return (through(name, inputs) + np.flip(half, (-3, -2))) / 2
+    straight, half = _passes(name, [inputs, np.ascontiguousarray(np.flip(inputs, (-3, -2)))])
+    return (straight + np.flip(half, (-3, -2))) / 2
+
+
+def _passes(name: str, images: list[np.ndarray], weights: Any = None) -> list[np.ndarray]:
+    from diffphys.networks import tiled
+    from diffphys.networks.weights import pretrained, program
+
+    run, used = program(name), pretrained(name)[1] if weights is None else weights
+    return tiled.apply(lambda part: run(used, part), images, like=name)
 
 
 def finished(
