@@ -23,7 +23,7 @@ from diffphys.cli import main
 from diffphys.io import omezarr, optics_file
 from diffphys.noise import Detector
 from diffphys.reconstruct import METHODS, problem_of
-from diffphys.scale import cluster, job, plan, slurm, volume
+from diffphys.scale import cluster, job, networks, plan, slurm, volume
 from diffphys.scale.settle import settle
 from diffphys.scale.solve import Solver
 from diffphys.scale.tiles import cut, halo_of, halves
@@ -143,6 +143,30 @@ def test_seams_are_below_a_thousandth_of_the_peak(counts, method, options):
     assert worst < 1e-3
     if method == "wiener":  # without a halo the same comparison fails
         assert error(cut(SHAPE, TILE, (0, 0, 0))[3], (0, 0, 0)) > 5e-3
+
+
+def test_a_network_in_tiles_makes_no_seams(monkeypatch):
+    """One block begins off the lattice of the network's folds."""
+    shape, core = (14, 131, 28), (14, 50, 28)
+    geometry, rng = replace(GEOMETRY, shape=shape), np.random.default_rng(1)
+    light = ndimage.gaussian_filter((rng.random(shape) < 0.01) * rng.random(shape), (0.9, 1.2, 1.2))
+    y = rng.poisson(3 + 150 * light / light.max()).astype(np.uint16)
+    problem = problem_of(y, confocal, SPEC, geometry=geometry, detector=DETECTOR)
+    method, options = settle(problem, "unet", {"seed": 0})
+    whole = np.asarray(problem.operator.crop(networks.restored(method, problem, (0, 0, 0), **options).x))
+    image = np.asarray(problem.operator.crop(METHODS[method](problem).x))
+    assert np.corrcoef(whole.ravel(), image.ravel())[0, 1] > 0.99  # the method itself, which also turns the plane
+
+    halo = tuple(h + m for h, m in zip(HALO, networks.margin(method), strict=True))
+    solver = Solver(confocal, SPEC, geometry, DETECTOR, method, options, halo)
+
+    def error(tile):
+        return np.abs(solver.solve(tile, lambda window: y[window]) - whole[tile.core]).max() / whole.max()
+
+    tiles = cut(shape, core, halo)
+    assert len(tiles) == 3 and max(map(error, tiles)) < 1e-3
+    monkeypatch.setitem(networks.tiled.ALIGN, 3, (1, 1, 1))  # without the lattice the same comparison fails
+    assert error(tiles[1]) > 1e-2
 
 
 def test_a_tile_has_the_psf_and_the_attenuation_of_its_own_depth():

@@ -120,22 +120,23 @@ def prepare(problem: Problem) -> Prepared:
     key = (digest.hexdigest(), problem.operator.specimen)
     if key not in _LAST:
         _LAST.clear()
-        _LAST[key] = _prepare(problem)
+        _LAST[key] = prepared(problem)
     return _LAST[key]
 
 
 _LAST: dict[tuple[str, tuple[int, ...]], Prepared] = {}
 
 
-def _prepare(problem: Problem, **options: Any) -> Prepared:
+def prepared(problem: Problem, *, unit: float | None = None, **options: Any) -> Prepared:
+    """`prepare` with a stated unit and options of the Wiener filter."""
     from diffphys.networks.inputs import measured, scale_of
 
     start = wiener(problem, **options)
     image = np.asarray(problem.operator.crop(start.x))
     seen, noise = measured(problem)
-    unit = scale_of(image, noise)
+    unit = scale_of(image, noise) if unit is None else unit
     inputs = np.stack([image, seen, noise], axis=-1).astype(np.float32) / unit
-    return Prepared(inputs, unit, start, _unfamiliar(problem))
+    return Prepared(inputs, unit, start, unfamiliar(problem))
 
 
 class Glance(NamedTuple):
@@ -147,7 +148,7 @@ class Glance(NamedTuple):
 
 def glanced(family: str, problem: Problem, *, spectrum: Sequence[float] | None = None) -> Glance:
     """The specimen by one pass on the filter alone: as good where restorations are only compared, and ten times faster."""
-    ready = _prepare(problem, spectrum=spectrum, iterations=0)
+    ready = prepared(problem, spectrum=spectrum, iterations=0)
     x = finished(problem, ready, through(name_of(family, problem), ready.inputs)[..., 0], None).x
     linear = np.maximum(ready.inputs[..., 0] * ready.unit, 0.0)
     return Glance(x, float(np.std(problem.operator.crop(x)) / max(float(np.std(linear)), 1e-9)))
@@ -193,7 +194,7 @@ def familiar(pitch: Any) -> bool:
     return bool(np.max(np.abs(np.log(pitch / pitch.min() / PITCH[len(pitch)]))) < UNLIKE)
 
 
-def _unfamiliar(problem: Problem) -> tuple[str, ...]:
+def unfamiliar(problem: Problem) -> tuple[str, ...]:
     """A warning where the voxels are not shaped like those of the training."""
     if familiar(problem.pitch):
         return ()

@@ -19,6 +19,7 @@ from diffphys.primitives.convolve import smooth_length
 from diffphys.reconstruct import richardson_lucy as rl
 from diffphys.reconstruct import tv, wiener
 from diffphys.reconstruct.iterate import CHUNK, Problem, _chunk
+from diffphys.scale import networks
 from diffphys.scale.memory import gib
 from diffphys.scale.tiles import REACH, block_shape, cut
 
@@ -67,7 +68,7 @@ def make_plan(
     Args:
         shape: of a stack.
         method, options: as settled for all tiles.
-        halo: as `tiles.halo_of` gives it.
+        halo: as `tiles.halo_of` gives it; the method's own margin comes on top.
         anchors: depth anchors of the geometry.
         budget: bytes of one process.
         held: bytes that the process holds already.
@@ -77,26 +78,32 @@ def make_plan(
     Raises:
         ValueError: not even the smallest tile fits; says how much memory would do.
     """
-    field = PROBE
-    per_voxel = _bytes(method, options, field, _grid(field, halo), anchors) / math.prod(_grid(field, halo))
+    wide = tuple(h + m for h, m in zip(halo, networks.margin(method), strict=True))
+    probe = _grid(PROBE, halo)
+    per_voxel = _bytes(method, options, PROBE, probe, anchors) / math.prod(probe)
+
+    def whole(method_bytes: float, block: Shape) -> float:
+        if method in networks.FAMILIES:
+            method_bytes = max(method_bytes, networks.memory(block))
+        return method_bytes + HOST * math.prod(block) + held + COMPILER
 
     def roughly(block: Shape) -> float:
-        return per_voxel * math.prod(_grid(block, halo)) + HOST * math.prod(block) + held + COMPILER
+        return whole(per_voxel * math.prod(_grid(block, halo)), block)
 
     for step in _halved(tuple(chunk)):
         choices = [tuple(core)] if core else list(product(*[_multiples(c, n) for c, n in zip(step, shape, strict=True)]))
-        fits = [c for c in choices if roughly(block_shape(shape, c, halo)) <= budget]
-        for best in sorted(fits, key=lambda c: _work(shape, c, halo))[:3]:
-            block = block_shape(shape, best, halo)
+        fits = [c for c in choices if roughly(block_shape(shape, c, wide)) <= budget]
+        for best in sorted(fits, key=lambda c: _work(shape, c, wide, halo))[:3]:
+            block = block_shape(shape, best, wide)
             grid = _grid(block, halo)
-            peak = _bytes(method, options, block, grid, anchors) + HOST * math.prod(block) + held + COMPILER
+            peak = whole(_bytes(method, options, block, grid, anchors), block)
             if peak <= budget:
-                return Plan(best, tuple(halo), block, grid, step, len(cut(shape, best, halo)), int(peak), int(budget))
+                return Plan(best, wide, block, grid, step, len(cut(shape, best, wide)), int(peak), int(budget))
         if core:
             break
-    least = min(roughly(block_shape(shape, c, halo)) for c in choices)
+    least = min(roughly(block_shape(shape, c, wide)) for c in choices)
     raise ValueError(
-        f"the smallest tile needs {gib(least)} (the PSF reaches {tuple(halo)} voxels); --memory is {gib(budget)}: "
+        f"the smallest tile needs {gib(least)} (it sees {wide} voxels around itself); --memory is {gib(budget)}: "
         "give more, or use a method that needs less (richardson_lucy)"
     )
 
@@ -111,10 +118,10 @@ def _halved(chunk: Shape) -> Iterator[Shape]:
         chunk = smaller
 
 
-def _work(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> tuple[float, int]:
+def _work(shape: Sequence[int], core: Sequence[int], wide: Sequence[int], halo: Sequence[int]) -> tuple[float, int]:
     """Voxels that are transformed in all, tiles times their torus, to two figures; then the size of a tile."""
     count = math.prod(-(-n // c) for n, c in zip(shape, core, strict=True))
-    return float(f"{count * math.prod(_grid(block_shape(shape, core, halo), halo)):.2g}"), math.prod(core)
+    return float(f"{count * math.prod(_grid(block_shape(shape, core, wide), halo)):.2g}"), math.prod(core)
 
 
 def _multiples(step: int, length: int) -> list[int]:
@@ -134,12 +141,12 @@ def _bytes(method: str, options: Mapping[str, Any], field: Sequence[int], grid: 
     stated: Any = _chunk.lower(step, fit, state, CHUNK).compile().memory_analysis()
     used = stated.argument_size_in_bytes + stated.output_size_in_bytes + stated.temp_size_in_bytes
     scratch = SCRATCH if jax.default_backend() == "cpu" else 0.0
-    return float(used + (KEPT[method] + scratch) * math.prod(grid))
+    return float(used + (KEPT.get(method, KEPT["wiener"]) + scratch) * math.prod(grid))
 
 
 def _program(method: str, options: Mapping[str, Any], problem: Problem) -> tuple[Any, Any, Any]:
     """Step, constants and state of a method in abstract shapes."""
-    if method == "wiener":
+    if method == "wiener" or method in networks.FAMILIES:
         z, w, _ = jax.eval_shape(wiener._sufficient, problem)
         inverse = jax.ShapeDtypeStruct(z.shape[1:], jnp.float32)
         x = jax.eval_shape(wiener._estimate, problem.operator, z, w, inverse)

@@ -2,7 +2,8 @@
 
 A method that looks at its data to choose (when to stop, how strong a prior) would choose differently in every tile. So it
 chooses on the window, and every tile is told: Richardson-Lucy the number of iterations and the level of its flat start,
-Wiener the specimen's spectrum and the noise variance, total variation its weight and the level that its steps follow.
+Wiener the specimen's spectrum and the noise variance, total variation its weight and the level that its steps follow, a network
+Wiener's and the unit of its inputs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from diffphys.reconstruct import richardson_lucy as rl
 from diffphys.reconstruct import tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, noise_weight
+from diffphys.scale import networks
 
 Choice = tuple[str, dict[str, Any]]
 
@@ -72,9 +74,14 @@ def _tv(problem: Problem, options: dict[str, Any], callback: Callback | None) ->
     return "tv", {"level": _level(problem), **options, "weight": weight}
 
 
+def _network(family: str) -> Callable[[Problem, dict[str, Any], Callback | None], Choice]:
+    return lambda problem, options, callback: (family, networks.settled(problem, options, callback))
+
+
 SETTLED: dict[str, Callable[[Problem, dict[str, Any], Callback | None], Choice]] = {
     "richardson_lucy": _richardson_lucy,
     "richardson_lucy_tv": _richardson_lucy_tv,
     "wiener": _wiener,
     "tv": _tv,
+    **{family: _network(family) for family in networks.FAMILIES},
 }

@@ -18,6 +18,7 @@ import numpy as np
 
 from diffphys.operator import Operator, bind, from_psf
 from diffphys.reconstruct import METHODS, problem_with
+from diffphys.scale import networks
 from diffphys.scale.tiles import Tile, halves
 from diffphys.types import Modality, Status
 
@@ -74,7 +75,10 @@ class Solver:
 
     def _solve(self, tile: Tile, counts: np.ndarray) -> np.ndarray:
         problem = problem_with(counts, self.operator(tile.block), self.geometry, self.detector)
-        found = METHODS[self.method](problem, **self.options)
+        if self.method in networks.FAMILIES:
+            found = networks.restored(self.method, problem, [b.start for b in tile.block], **self.options)
+        else:
+            found = METHODS[self.method](problem, **self.options)
         if found.status == Status.NONFINITE:
             raise ValueError(f"tile {tile.number} is not finite: {found.status.name}; check the input for extreme values")
         return np.asarray(problem.operator.crop(found.x)[tile.inside], np.float32) / np.float32(self.detector.peak_photons)

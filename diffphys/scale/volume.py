@@ -15,8 +15,10 @@ from diffphys.io import omezarr
 from diffphys.io.optics_file import Optics, full_ranges
 from diffphys.io.results import calibration_as_dict, plain
 from diffphys.reconstruct import method_name, problem_of
+from diffphys.reconstruct.learned import unfamiliar
 from diffphys.scale import cluster as machines
 from diffphys.scale import job, memory
+from diffphys.scale.networks import FAMILIES
 from diffphys.scale.plan import Plan, make_plan
 from diffphys.scale.settle import settle, settled
 from diffphys.scale.survey import Survey, survey
@@ -176,6 +178,8 @@ def prepare(request: Request, *, name: str, progress: Any, tell: Callable[[str],
         stated["seed"] = request.seed
     with progress("settle") as update:
         chosen, options = settle(problem, method, stated, callback=lambda k, v: update(1 - 0.97**k, f"iteration {k}"))
+    for line in unfamiliar(problem) if chosen in FAMILIES else ():
+        tell(f"warning: {line}")
     del problem
     if calibration is not None:
         memory.release()  # its many programs would count against the tiles
