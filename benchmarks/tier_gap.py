@@ -59,4 +59,6 @@ if __name__ == "__main__":
             told = json.loads((given.out / f"{modality}_{folder.name}.json").read_text())
             record.setdefault(modality, {})[told["method"]] = figures(modality, folder)
             print(modality, told["method"], {k: round(v, 4) for k, v in record[modality][told["method"]].items()})
+    if len(record) == 1:
+        parser.error(f"{given.out} holds no results of scenario IV; give the output folder of `diffphys benchmark run`")
     write(Path(__file__).parent / "results" / "tier_gap.json", record)

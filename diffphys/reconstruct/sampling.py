@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffphys.cores import at_once, cores
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.reconstruct.learned import Prepared, finished, name_of, prepare, through
 from diffphys.reconstruct.splitting import data_of, data_step
@@ -108,22 +109,29 @@ def _samples(
     if samples < 1 or steps < 2:
         raise ValueError(f"samples is {samples}, steps {steps}; expected at least 1 and 2")
     levels = np.geomspace(path.first, path.last, steps)
-    images: list[Array] = []
-    for number in range(samples):
+
+    def drawn(number: int) -> Array:
+        """A sample; as it was where a value stopped being finite."""
         key = jax.random.fold_in(jax.random.key(seed), number)
         x = start + levels[0] * unit * jax.random.normal(key, start.shape)
         for step, sigma in enumerate(levels):
             found = estimate(x, float(sigma))
-            if not bool(jnp.all(jnp.isfinite(found))):
+            if step + 1 == steps or not bool(jnp.all(jnp.isfinite(found))):
+                break
+            fresh = jax.random.normal(jax.random.fold_in(key, step + 1), x.shape)
+            old = (x - found) / (sigma * unit)
+            x = found + levels[step + 1] * unit * (np.sqrt(1 - path.churn) * old + np.sqrt(path.churn) * fresh)
+        return found
+
+    images: list[Array] = []
+    for first in range(0, samples, cores()):
+        for image in at_once(drawn, range(first, min(first + cores(), samples)), ("samples", start.shape, path)):
+            if not bool(jnp.all(jnp.isfinite(image))):
                 return images, Status.NONFINITE
-            if step + 1 < steps:
-                fresh = jax.random.normal(jax.random.fold_in(key, step + 1), x.shape)
-                old = (x - found) / (sigma * unit)
-                x = found + levels[step + 1] * unit * (np.sqrt(1 - path.churn) * old + np.sqrt(path.churn) * fresh)
-        images.append(found)
-        spread = float(jnp.std(jnp.stack(images), axis=0).mean()) / unit
-        if callback is not None and callback((number + 1) * steps, spread) is False:
-            return images, Status.INTERRUPTED
+            images.append(image)
+            spread = float(jnp.std(jnp.stack(images), axis=0).mean()) / unit
+            if callback is not None and callback(len(images) * steps, spread) is False:
+                return images, Status.INTERRUPTED
     return images, Status.CONVERGED
 
 
