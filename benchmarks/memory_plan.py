@@ -21,6 +21,8 @@ import numpy as np
 import zarr
 from environment import environment, write
 
+from diffphys.scale.networks import FAMILIES
+
 RESULTS = Path(__file__).parent / "results"
 SHAPE = (64, 384, 384)
 TILES = ((32, 128, 128), (64, 256, 256), (64, 384, 384))
@@ -51,7 +53,8 @@ def one(folder: Path, method: str, tile: tuple[int, ...], iterations: int) -> di
     """Planned and measured peak of one run."""
     output = folder / f"{method}_{'_'.join(map(str, tile))}.zarr"
     command = [sys.executable, "-m", "diffphys", "reconstruct", "in.zarr", "-o", output.name, "--optics", "optics.yaml"]
-    command += ["--spec", "z_step=0", "--method", method, "--iterations", str(iterations), "--memory", "12GiB"]
+    command += ["--spec", "z_step=0", "--method", method, "--memory", "12GiB"]
+    command += [] if method in FAMILIES else ["--iterations", str(iterations)]
     command += ["--tile", *map(str, tile)]
     if method == "tv":
         command += ["--option", "weight=0.1"]
@@ -70,7 +73,7 @@ def one(folder: Path, method: str, tile: tuple[int, ...], iterations: int) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=11)
-    parser.add_argument("--methods", default="richardson_lucy,wiener,tv")
+    parser.add_argument("--methods", default="richardson_lucy,wiener,tv,unet")
     stated = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

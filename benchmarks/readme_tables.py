@@ -273,7 +273,7 @@ def scale() -> str:
     plan, beyond = (json.loads((RESULTS / name).read_text()) for name in ("memory_plan.json", "beyond_memory.json"))
     notes.append(
         f"* memory: the plan is within {100 * plan['worst_error']:.0f} % of the measured peak over {len(plan['rows'])} tiles "
-        f"of three methods. {provenance(plan)}."
+        f"of {len({row['method'] for row in plan['rows']})} methods. {provenance(plan)}."
     )
     shape = " × ".join(map(str, beyond["shape"]))
     notes.append(
