@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "installed": set(),
     "spec": {"types"},
     "cache": set(),
-    "fft": BASE | {"cache", "io"},  # io: files written whole
+    "cores": set(),
+    "fft": BASE | {"cache", "cores", "io"},  # io: files written whole
     "optics": BASE | {"fft"},
     "noise": BASE,
     "primitives": BASE | {"noise", "fft"},  # D's deterministic part lives with its noise

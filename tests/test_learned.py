@@ -9,7 +9,7 @@ import pytest
 
 import diffphys
 from diffphys import confocal, demo, shg
-from diffphys.networks import weights
+from diffphys.networks import tiled, weights
 from diffphys.networks.inputs import measured
 from diffphys.reconstruct import METHODS, learned, problem_of, sampling, splitting
 from diffphys.types import Status, resolve
@@ -123,7 +123,7 @@ def test_sampling_with_the_exact_prior_has_the_exact_posterior():
 
 
 def test_an_image_that_is_not_finite_is_not_handed_out(monkeypatch):
-    monkeypatch.setattr(learned, "through", lambda name, inputs: np.full((*inputs.shape[:-1], 1), np.nan))
+    monkeypatch.setattr(tiled, "apply", lambda call, images, like: [np.full((*i.shape[:-1], 1), np.nan) for i in images])
     spec, sample = made("shg")
     found = diffphys.reconstruct(sample.y, "shg", spec, geometry=GEOMETRY["shg"], detector=sample.detector, method="unet")
     assert found.status == Status.NONFINITE and np.isfinite(found.image).all() and found.image.max() > 0
@@ -137,7 +137,7 @@ def test_methods_without_a_network_for_the_data_say_which_have_one():
 def test_voxels_of_another_shape_are_warned_of():
     p = problem("shg")
     assert learned.prepare(p).warnings == ()
-    assert "trained on voxels" in learned._unfamiliar(p._replace(pitch=jnp.asarray([2.0, 1.0])))[0]
+    assert "trained on voxels" in learned.unfamiliar(p._replace(pitch=jnp.asarray([2.0, 1.0])))[0]
 
 
 def test_a_network_that_is_not_trained_says_so(monkeypatch, tmp_path):
