@@ -79,13 +79,13 @@ def make_plan(
         ValueError: not even the smallest tile fits; says how much memory would do.
     """
     wide = tuple(h + m for h, m in zip(halo, networks.margin(method), strict=True))
-    probe = _grid(PROBE, halo)
-    per_voxel = _bytes(method, options, PROBE, probe, anchors) / math.prod(probe)
+    network = method in networks.FAMILIES
+    solver, probe = "wiener" if network else method, _grid(PROBE, halo)  # a network starts from Wiener's image
+    per_voxel = _bytes(solver, options, PROBE, probe, anchors) / math.prod(probe)
 
-    def whole(method_bytes: float, block: Shape) -> float:
-        if method in networks.FAMILIES:
-            method_bytes = max(method_bytes, networks.memory(block))
-        return method_bytes + HOST * math.prod(block) + held + COMPILER
+    def whole(solver_bytes: float, block: Shape) -> float:
+        largest = max(solver_bytes, networks.memory(block)) if network else solver_bytes
+        return largest + HOST * math.prod(block) + held + COMPILER
 
     def roughly(block: Shape) -> float:
         return whole(per_voxel * math.prod(_grid(block, halo)), block)
@@ -96,7 +96,7 @@ def make_plan(
         for best in sorted(fits, key=lambda c: _work(shape, c, wide, halo))[:3]:
             block = block_shape(shape, best, wide)
             grid = _grid(block, halo)
-            peak = whole(_bytes(method, options, block, grid, anchors), block)
+            peak = whole(_bytes(solver, options, block, grid, anchors), block)
             if peak <= budget:
                 return Plan(best, wide, block, grid, step, len(cut(shape, best, wide)), int(peak), int(budget))
         if core:
@@ -141,12 +141,12 @@ def _bytes(method: str, options: Mapping[str, Any], field: Sequence[int], grid: 
     stated: Any = _chunk.lower(step, fit, state, CHUNK).compile().memory_analysis()
     used = stated.argument_size_in_bytes + stated.output_size_in_bytes + stated.temp_size_in_bytes
     scratch = SCRATCH if jax.default_backend() == "cpu" else 0.0
-    return float(used + (KEPT.get(method, KEPT["wiener"]) + scratch) * math.prod(grid))
+    return float(used + (KEPT[method] + scratch) * math.prod(grid))
 
 
 def _program(method: str, options: Mapping[str, Any], problem: Problem) -> tuple[Any, Any, Any]:
     """Step, constants and state of a method in abstract shapes."""
-    if method == "wiener" or method in networks.FAMILIES:
+    if method == "wiener":
         z, w, _ = jax.eval_shape(wiener._sufficient, problem)
         inverse = jax.ShapeDtypeStruct(z.shape[1:], jnp.float32)
         x = jax.eval_shape(wiener._estimate, problem.operator, z, w, inverse)
