@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 from environment import environment, write
-from speed import interleave
+from in_turns import interleave
 
 import diffphys
 from diffphys import confocal, fft
@@ -156,9 +156,8 @@ def richardson_lucy(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
             contenders[f"torch loop, {threads} thread{'s' * (threads > 1)}"] = call = partial(_torch_loop, y, spectrum, threads)
             images.append(call())
     difference = max(float(np.abs(image - images[0]).max()) for image in images) / float(images[0].max())
-    table = interleave(contenders, rounds)
-    per_iteration = {name: {k: v / ITERATIONS for k, v in row.items()} for name, row in table.items()}
-    return {"per_iteration": per_iteration, "largest_difference": difference, "rounds": rounds}
+    table = interleave(contenders, rounds, per=ITERATIONS)
+    return {"per_iteration": table, "largest_difference": difference, "rounds": rounds}
 
 
 def _scipy_loop(y: np.ndarray, spectrum: np.ndarray, workers: int) -> np.ndarray:

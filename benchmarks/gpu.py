@@ -42,6 +42,7 @@ import environment as facts
 import jax
 import jax.numpy as jnp
 import numpy as np
+from in_turns import Call, interleave
 
 import diffphys
 from diffphys import confocal, demo, fft
@@ -55,7 +56,6 @@ from diffphys.scale import memory, settle, solve
 from diffphys.scale.plan import Plan, make_plan
 from diffphys.scale.tiles import cut, halo_of
 
-Call = Callable[[], Any]
 Shape = tuple[int, int, int]
 SPEC = confocal.Spec(jnp.float32(50.0), jnp.float32(0.1), jnp.float32(1.525))
 CHUNK = (32, 128, 128)  # of the volume's plan, as OME-Zarr output has it
@@ -91,21 +91,6 @@ def timed(call: Call) -> tuple[Any, float]:
     began = time.perf_counter()
     found = call()
     return found, time.perf_counter() - began
-
-
-def interleave(contenders: dict[str, Call], rounds: int, *, per: int = 1) -> dict[str, dict[str, float]]:
-    """{name: call that blocks} -> wall median and minimum in ms over `per`, round robin after one warm-up.
-
-    As `speed.interleave`, which needs peers that a machine with an accelerator need not have.
-    """
-    for call in contenders.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            seconds[name].append(timed(call)[1])
-    scale = 1e3 / per
-    return {n: {"wall_median_ms": scale * float(np.median(s)), "wall_min_ms": scale * min(s)} for n, s in seconds.items()}
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Call, float]:
@@ -437,14 +422,16 @@ def volume(bench: Bench) -> dict[str, Any]:
     geometry, spec = confocal.Geometry(shape=shape), confocal.nominal()
     near = diffphys.bind(confocal, spec, geometry=confocal.Geometry(shape=block))
     window = problem_with(y, near, confocal.Geometry(shape=block), detector)
-    method, options = settle.settle(window, "richardson_lucy", {"iterations": 10, "stopping": "fixed"})
+    options = settle.richardson_lucy(window, {"iterations": 10, "stopping": "fixed"}, None)
     halo = halo_of(confocal, spec, geometry)
     core = (32, 32, 64) if bench.small else None  # more than one tile in a check too
     budget = int(0.8 * (memory.device_limit() or 2**32))
     plan, planning_s = timed(
-        lambda: make_plan(shape, method=method, options=options, halo=halo, budget=budget, held=0, chunk=CHUNK, core=core)
+        lambda: make_plan(
+            shape, method="richardson_lucy", options=options, halo=halo, budget=budget, held=0, chunk=CHUNK, core=core
+        )
     )
-    solver = solve.Solver(confocal, spec, geometry, detector, method, options, halo)
+    solver = solve.Solver(confocal, spec, geometry, detector, "richardson_lucy", options, halo)
     return {"shape": shape, "planning_s": planning_s, "plan": plan._asdict(), **_restored(solver, plan, counts)}
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
+from in_turns import row, turns
 
 CORES = len(os.sched_getaffinity(0))
 ITERATIONS = 6  # of Richardson-Lucy and total variation per call
@@ -42,7 +42,6 @@ class Contender(NamedTuple):
 def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str, Any]]:
     """Rows in ms per unit, in turns after one call each, which is compared; of a contender that raises, what it says."""
     rows: dict[str, dict[str, Any]] = {}
-    times: dict[str, list[tuple[float, float]]] = {}
     for name, one in contenders.items():
         rows[name] = {"note": one.note} if one.note else {}
         try:
@@ -51,23 +50,11 @@ def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str
                 rows[name]["difference"] = difference(given, one.reference)
         except Exception as error:  # of another package: any kind
             rows[name]["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            continue
-        times[name] = []
-    for turn in range(rounds):
-        for name in times:
-            if contenders[name].rounds is None or turn < (contenders[name].rounds or 0):
-                cpu, wall = time.process_time(), time.perf_counter()
-                contenders[name].call()
-                times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    for name, pairs in times.items():
-        wall, cpu = np.array(pairs).T * 1e3 / contenders[name].units
-        rows[name] |= {"wall_min_ms": wall.min(), "wall_median_ms": np.median(wall), "cpu_median_ms": np.median(cpu)}
-        rows[name] |= {"rounds": len(pairs)}
-    return {name: {k: _plain(v) for k, v in row.items()} for name, row in rows.items()}
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int) else float(value)
+    runs = {name: one for name, one in contenders.items() if "failed" not in rows[name]}
+    most = {name: one.rounds for name, one in runs.items() if one.rounds is not None}
+    for name, times in turns({name: one.call for name, one in runs.items()}, rounds, most=most).items():
+        rows[name] |= row(times, per=runs[name].units) | {"rounds": len(times)}
+    return rows
 
 
 def difference(given: Any, reference: Any) -> float:

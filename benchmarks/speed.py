@@ -22,6 +22,7 @@ import numpy as np
 import psfmodels
 import scipy.fft
 from environment import environment, write
+from in_turns import interleave
 from skimage.restoration import richardson_lucy as skimage_rl
 
 import diffphys
@@ -31,27 +32,6 @@ from diffphys.reconstruct.iterate import Problem
 from diffphys.reconstruct.richardson_lucy import State, Step, make_fit, start
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def interleave(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """{name: callable that blocks} -> wall minimum, wall median and CPU median in ms, round robin after one warm-up."""
-    for call in contenders.values():
-        call()
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            call()
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    out = {}
-    for name, pairs in times.items():
-        wall, cpu = np.array(pairs).T * 1e3
-        out[name] = {
-            "wall_min_ms": wall.min(),
-            "wall_median_ms": float(np.median(wall)),
-            "cpu_median_ms": float(np.median(cpu)),
-        }
-    return out
 
 
 def psf_and_gradient(shape: tuple[int, int, int], rounds: int, *, peers: bool) -> dict[str, Any]:
@@ -122,10 +102,7 @@ def richardson_lucy(shape: tuple[int, int, int], rounds: int, *, iterations: int
     }
     if image:
         contenders["scikit-image (padded)"] = partial(skimage_rl, y / y.max(), psf, num_iter=iterations)
-    table = interleave(contenders, rounds)
-    for row in table.values():
-        for key in row:
-            row[key] /= iterations
+    table = interleave(contenders, rounds, per=iterations)
     return {"per_iteration": table, "largest_difference_to_scipy": difference}
 
 

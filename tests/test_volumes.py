@@ -24,7 +24,7 @@ from diffphys.io import omezarr, optics_file
 from diffphys.noise import Detector
 from diffphys.reconstruct import METHODS, problem_of
 from diffphys.scale import cluster, job, networks, plan, slurm, volume
-from diffphys.scale.settle import settle
+from diffphys.scale.methods import TILED
 from diffphys.scale.solve import Solver
 from diffphys.scale.tiles import cut, halo_of, halves
 
@@ -130,7 +130,7 @@ def test_tiles_partition_the_volume_and_share_one_shape():
 )
 def test_seams_are_below_a_thousandth_of_the_peak(counts, method, options):
     problem = problem_of(counts, confocal, SPEC, geometry=GEOMETRY, detector=DETECTOR)
-    fixed = settle(problem, method, dict(options))[1] if method == "wiener" else options
+    fixed = TILED[method].settle(problem, options, None) if method == "wiener" else options
     whole = np.asarray(problem.operator.crop(METHODS[method](problem, **fixed).x))
     halo = halo_of(confocal, SPEC, GEOMETRY)
     assert halo == HALO
@@ -152,13 +152,14 @@ def test_a_network_in_tiles_makes_no_seams(monkeypatch):
     light = ndimage.gaussian_filter((rng.random(shape) < 0.01) * rng.random(shape), (0.9, 1.2, 1.2))
     y = rng.poisson(3 + 150 * light / light.max()).astype(np.uint16)
     problem = problem_of(y, confocal, SPEC, geometry=geometry, detector=DETECTOR)
-    method, options = settle(problem, "unet", {"seed": 0})
-    whole = np.asarray(problem.operator.crop(networks.restored(method, problem, (0, 0, 0), **options).x))
-    image = np.asarray(problem.operator.crop(METHODS[method](problem).x))
+    known = TILED["unet"]
+    options = known.settle(problem, {"seed": 0}, None)
+    whole = np.asarray(problem.operator.crop(known.restore(problem, (0, 0, 0), **options).x))
+    image = np.asarray(problem.operator.crop(METHODS["unet"](problem).x))
     assert np.corrcoef(whole.ravel(), image.ravel())[0, 1] > 0.99  # the method itself, which also turns the plane
 
-    halo = tuple(h + m for h, m in zip(HALO, networks.margin(method), strict=True))
-    solver = Solver(confocal, SPEC, geometry, DETECTOR, method, options, halo)
+    halo = tuple(h + m for h, m in zip(HALO, known.margin, strict=True))
+    solver = Solver(confocal, SPEC, geometry, DETECTOR, "unet", options, halo)
 
     def error(tile):
         return np.abs(solver.solve(tile, lambda window: y[window]) - whole[tile.core]).max() / whole.max()

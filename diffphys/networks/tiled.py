@@ -7,6 +7,7 @@ whole image: the U-Nets of stacks give the same numbers, others nearly. On a CPU
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -19,8 +20,6 @@ OVERLAP = {2: (64, 64), 3: (20, 40, 40)}
 RIM = 0.4  # of the overlap on either side, where the network may see that the tile ends
 ALIGN = {2: (8, 8), 3: (4, 8, 8)}  # voxels after which the networks' folds, halvings and windows repeat
 
-Window = tuple[slice, ...]
-
 
 def apply(call: Callable[[Any], Any], images: Sequence[np.ndarray], *, like: Hashable) -> list[np.ndarray]:
     """(*axes, C) -> (*axes, outputs) for each of several images of one shape.
@@ -32,26 +31,24 @@ def apply(call: Callable[[Any], Any], images: Sequence[np.ndarray], *, like: Has
     """
     *shape, _ = images[0].shape
     ndim = len(shape)
-    windows = list(product(*map(_spans, shape, LARGEST[ndim], OVERLAP[ndim], ALIGN[ndim])))
+    spans = list(map(_spans, shape, LARGEST[ndim], OVERLAP[ndim], ALIGN[ndim]))
+    windows, shares = list(product(*spans)), list(product(*map(_faded, spans, shape, OVERLAP[ndim])))
     key = (like, tuple(w.stop - w.start for w in windows[0]))
 
-    def one(task: tuple[Window, int]) -> np.ndarray:
+    def one(task: tuple[int, int]) -> np.ndarray:
         window, number = task
-        return np.asarray(call(images[number][window][None])[0], np.float32)
+        return np.asarray(call(images[number][windows[window]][None])[0], np.float32)
 
-    tasks = list(product(windows, range(len(images))))
+    tasks = list(product(range(len(windows)), range(len(images))))
     if len(windows) == 1:
         return at_once(one, tasks, key)
-    weight = np.zeros(shape, np.float32)
-    for window in windows:
-        weight[window] += _share(window, shape)
     total: list[Any] = [None] * len(images)
     for first in range(0, len(tasks), cores()):  # no more of them in memory than are made at once
         group = tasks[first : first + cores()]
         for (window, number), found in zip(group, at_once(one, group, key), strict=True):
             if total[number] is None:
                 total[number] = np.zeros((*shape, found.shape[-1]), np.float32)
-            total[number][window] += (_share(window, shape) / weight[window])[..., None] * found
+            total[number][windows[window]] += reduce(np.multiply.outer, shares[window])[..., None] * found
     return total
 
 
@@ -66,13 +63,13 @@ def _spans(length: int, largest: int, overlap: int, align: int) -> list[slice]:
     return [slice(s, s + length - last) for s in (np.linspace(0, last, count) // align * align).astype(int).tolist()]
 
 
-def _share(window: Window, shape: Sequence[int]) -> np.ndarray:
-    """Weight of a tile: 1 inside, a ramp in the middle of the overlap where another tile joins, next to nothing at the rim,
-    where the network saw zeros instead of the image."""
-    share = np.ones([w.stop - w.start for w in window], np.float32)
-    for axis, (w, n, o) in enumerate(zip(window, shape, OVERLAP[len(shape)], strict=True)):
-        at = np.arange(w.stop - w.start) + 0.5
-        inside = np.minimum(np.where(w.start > 0, at, np.inf), np.where(w.stop < n, len(at) - at, np.inf))
-        ramp = np.clip((inside / o - RIM) / (1 - 2 * RIM), 1e-6, 1).astype(np.float32)
-        share *= ramp.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return share
+def _faded(spans: Sequence[slice], length: int, overlap: int) -> list[np.ndarray]:
+    """Weights of the tiles along an axis, 1 in all at each voxel: 1 inside, a ramp in the middle of the overlap where another
+    tile joins, next to nothing at the rim, where the network saw zeros instead of the image."""
+    ramps, total = [], np.zeros(length, np.float32)
+    for span in spans:
+        at = np.arange(span.stop - span.start) + 0.5
+        inside = np.minimum(np.where(span.start > 0, at, np.inf), np.where(span.stop < length, len(at) - at, np.inf))
+        ramps.append(np.clip((inside / overlap - RIM) / (1 - 2 * RIM), 1e-6, 1).astype(np.float32))
+        total[span] += ramps[-1]
+    return [ramp / total[span] for ramp, span in zip(ramps, spans, strict=True)]

@@ -31,10 +31,8 @@ def settled(problem: Problem, options: Mapping[str, Any], callback: Callback | N
     return {"spectrum": law, "variance": variance, "unit": unit}
 
 
-def margin(method: str) -> tuple[int, ...]:
-    """Voxels around a core that a method needs beyond the reach of the PSF: a network's view, and the way to its lattice."""
-    if method not in FAMILIES:
-        return (0, 0, 0)
+def margin() -> tuple[int, ...]:
+    """Voxels around a core that a network needs beyond the reach of the PSF: its view, and the way to its lattice."""
     return tuple(round(tiled.RIM * o) + a - 1 for o, a in zip(tiled.OVERLAP[3], tiled.ALIGN[3], strict=True))
 
 

@@ -19,8 +19,8 @@ from diffphys.primitives.convolve import smooth_length
 from diffphys.reconstruct import richardson_lucy as rl
 from diffphys.reconstruct import tv, wiener
 from diffphys.reconstruct.iterate import CHUNK, Problem, _chunk
-from diffphys.scale import networks
 from diffphys.scale.memory import gib
+from diffphys.scale.methods import tiled
 from diffphys.scale.tiles import REACH, block_shape, cut
 
 Shape = tuple[int, ...]
@@ -78,14 +78,12 @@ def make_plan(
     Raises:
         ValueError: not even the smallest tile fits; says how much memory would do.
     """
-    wide = tuple(h + m for h, m in zip(halo, networks.margin(method), strict=True))
-    network = method in networks.FAMILIES
-    solver, probe = "wiener" if network else method, _grid(PROBE, halo)  # a network starts from Wiener's image
-    per_voxel = _bytes(solver, options, PROBE, probe, anchors) / math.prod(probe)
+    known, probe = tiled(method), _grid(PROBE, halo)
+    wide = tuple(h + m for h, m in zip(halo, known.margin, strict=True))
+    per_voxel = _bytes(known.solver, options, PROBE, probe, anchors) / math.prod(probe)
 
-    def whole(solver_bytes: float, block: Shape) -> float:
-        largest = max(solver_bytes, networks.memory(block)) if network else solver_bytes
-        return largest + HOST * math.prod(block) + held + COMPILER
+    def whole(solver: float, block: Shape) -> float:
+        return max(solver, known.beside(block)) + HOST * math.prod(block) + held + COMPILER
 
     def roughly(block: Shape) -> float:
         return whole(per_voxel * math.prod(_grid(block, halo)), block)
@@ -96,7 +94,7 @@ def make_plan(
         for best in sorted(fits, key=lambda c: _work(shape, c, wide, halo))[:3]:
             block = block_shape(shape, best, wide)
             grid = _grid(block, halo)
-            peak = whole(_bytes(solver, options, block, grid, anchors), block)
+            peak = whole(_bytes(known.solver, options, block, grid, anchors), block)
             if peak <= budget:
                 return Plan(best, wide, block, grid, step, len(cut(shape, best, wide)), int(peak), int(budget))
         if core:

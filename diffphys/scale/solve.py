@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.operator import Operator, bind, from_psf
-from diffphys.reconstruct import METHODS, problem_with
-from diffphys.scale import networks
+from diffphys.reconstruct import problem_with
+from diffphys.scale.methods import TILED
 from diffphys.scale.tiles import Tile, halves
 from diffphys.types import Modality, Status
 
-BOX = 3  # half width of the grid of a PSF, in halos
+BOX = 3  # half width of the grid of a PSF, in reaches of it
 Read = Callable[[tuple[slice, ...]], np.ndarray]
 
 
@@ -32,8 +32,9 @@ class Solver:
 
     Attributes:
         modality, spec, geometry, detector: of the whole volume.
-        method, options: as `settle` fixed them.
-        halo: voxels around a core.
+        method: a name of `methods.TILED`.
+        options: as its `settle` fixed them.
+        halo: voxels around a core, the method's margin among them.
     """
 
     modality: Modality
@@ -75,10 +76,7 @@ class Solver:
 
     def _solve(self, tile: Tile, counts: np.ndarray) -> np.ndarray:
         problem = problem_with(counts, self.operator(tile.block), self.geometry, self.detector)
-        if self.method in networks.FAMILIES:
-            found = networks.restored(self.method, problem, [b.start for b in tile.block], **self.options)
-        else:
-            found = METHODS[self.method](problem, **self.options)
+        found = TILED[self.method].restore(problem, tuple(b.start for b in tile.block), **self.options)
         if found.status == Status.NONFINITE:
             raise ValueError(f"tile {tile.number} is not finite: {found.status.name}; check the input for extreme values")
         return np.asarray(problem.operator.crop(found.x)[tile.inside], np.float32) / np.float32(self.detector.peak_photons)
@@ -98,7 +96,8 @@ class Solver:
         if geometry.depth_anchors > 1:
             with jax.disable_jit():  # every depth would compile a program of its own, used once and kept
                 return bind(self.modality, self.spec, geometry=geometry)
-        box = tuple(min(n, 2 * BOX * h + 1) for n, h in zip(geometry.shape, self.halo, strict=True))
+        reach = [h - m for h, m in zip(self.halo, TILED[self.method].margin, strict=True)]
+        box = tuple(min(n, 2 * BOX * r + 1) for n, r in zip(geometry.shape, reach, strict=True))
         psf = self.modality.transfer(self.spec, geometry=self.modality.block(geometry, box)).psfs[0, 0]
         planes = geometry.voxel_um[0] * np.arange(geometry.shape[0])
         decay = np.exp(-geometry.attenuation_per_um * planes)[None, :, None, None]

@@ -15,12 +15,10 @@ from diffphys.io import omezarr
 from diffphys.io.optics_file import Optics, full_ranges
 from diffphys.io.results import calibration_as_dict, plain
 from diffphys.reconstruct import method_name, problem_of
-from diffphys.reconstruct.learned import unfamiliar
 from diffphys.scale import cluster as machines
 from diffphys.scale import job, memory
-from diffphys.scale.networks import FAMILIES
+from diffphys.scale.methods import tiled
 from diffphys.scale.plan import Plan, make_plan
-from diffphys.scale.settle import settle, settled
 from diffphys.scale.survey import Survey, survey
 from diffphys.scale.tiles import halo_of
 from diffphys.spec import parse_ranges
@@ -154,7 +152,7 @@ def compute(folder: job.Folder, request: Request, *, progress: Any, tell: Callab
 def prepare(request: Request, *, name: str, progress: Any, tell: Callable[[str], Any]) -> dict[str, Any]:
     """The plan of a new job: everything that is the same for all tiles."""
     method = method_name(request.method)
-    settled(method)
+    known = tiled(method)
     modality, volume = resolve(request.optics.modality), opened(request)
     if modality.NAME != "confocal_3d":
         raise ValueError(f"{request.optics.source} is for {modality.NAME}; volumes in tiles are for confocal_3d")
@@ -177,14 +175,14 @@ def prepare(request: Request, *, name: str, progress: Any, tell: Callable[[str],
     if method != "wiener":
         stated["seed"] = request.seed
     with progress("settle") as update:
-        chosen, options = settle(problem, method, stated, callback=lambda k, v: update(1 - 0.97**k, f"iteration {k}"))
-    for line in unfamiliar(problem) if chosen in FAMILIES else ():
+        options = known.settle(problem, stated, lambda k, v: update(1 - 0.97**k, f"iteration {k}"))
+    for line in known.warnings(problem):
         tell(f"warning: {line}")
     del problem
     if calibration is not None:
         memory.release()  # its many programs would count against the tiles
     halo = halo_of(modality, spec, geometry)
-    plan = tiling(request, volume.shape, chosen, options, halo, geometry.depth_anchors)
+    plan = tiling(request, volume.shape, method, options, halo, geometry.depth_anchors)
     tell(f"plan: {plan}" + (f", {request.workers} workers" if request.cluster != "none" else ""))
     record = {
         "request": request.identity(),
@@ -198,7 +196,7 @@ def prepare(request: Request, *, name: str, progress: Any, tell: Callable[[str],
         "calibration": None if calibration is None else calibration_as_dict(calibration, modality),
         "window": [[w.start, w.stop] for w in seen.window],
         "counts": {"low": seen.low, "high": seen.high, "mean": seen.mean},
-        "method": chosen,
+        "method": method,
         "options": options,
         "plan": plan._asdict(),
     }
