@@ -68,8 +68,8 @@ def scaling(record: dict[str, Any], provenance: Provenance) -> list[str]:
         for engine in (e for e in ("native", "mkl") if e in record["volume"]):
             lines.append(f"* {_volume(engine, record['volume'][engine])}. {provenance(record['volume'])}.")
     if "batch" in record:
-        rates = ", ".join(f"{r['stacks']}: {r['per_second']:.2f}" for r in record["batch"]["rows"])
-        lines.append(f"* calibrations per second in batches of {rates}. {provenance(record['batch'])}.")
+        rates = ", ".join(f"{r['width']}: {r['per_second']:.2f}" for r in record["batch"]["rows"])
+        lines.append(f"* calibrations per second, stacks at a time {rates}. {provenance(record['batch'])}.")
     for part, key, what in (("devices", "devices", "simulated devices"), ("workers", "workers", "Dask workers")):
         if part in record:
             rows = [r for r in record[part]["rows"] if r[key]]

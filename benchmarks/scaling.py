@@ -3,8 +3,8 @@
     python benchmarks/scaling.py --output FOLDER [--only volume batch devices workers]
 
 volume   Richardson-Lucy per iteration, 2^18 to 2^27 voxels; time is fitted by a + b N log2 N, memory by a + b N
-batch    calibrations per second of `calibrate_batch`, batches of 1 to 64 (--batch-to 4096), on one device
-devices  the same, one batch of 16 on 1, 2, 4 and 8 simulated XLA devices, which share this machine's cores
+batch    calibrations per second of `calibrate_batch`, 1 to 64 stacks at a time (--batch-to 4096), on one device
+devices  the same, 16 at a time on 1, 2, 4 and 8 simulated XLA devices, which share this machine's cores
 workers  `diffphys reconstruct --cluster local` of an OME-Zarr volume with 1, 2 and 4 workers, and without a cluster
 
 Each point runs in a process of its own, so its peak memory is its own. FOLDER receives scaling.png. Result:

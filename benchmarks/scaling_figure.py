@@ -46,9 +46,9 @@ def _memory(axis: Any, record: dict[str, Any]) -> None:
 
 def _batch(axis: Any, record: dict[str, Any]) -> None:
     rows = record["batch"]["rows"]
-    axis.semilogx([r["stacks"] for r in rows], [r["per_second"] for r in rows], "o-", base=2)
+    axis.semilogx([r["width"] for r in rows], [r["per_second"] for r in rows], "o-", base=2)
     axis.set_ylim(bottom=0)
-    _labels(axis, "stacks in a batch", "calibrations per second")
+    _labels(axis, "stacks at a time", "calibrations per second")
 
 
 def _devices(axis: Any, record: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """One point of benchmarks/scaling.py, in its own process; the last line it prints is the result in JSON.
 
 python benchmarks/scaling_points.py volume EXPONENT SECONDS
-python benchmarks/scaling_points.py batch STACKS DEVICES Z Y X
+python benchmarks/scaling_points.py batch WIDTH DEVICES Z Y X
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
+
+STACKS = 16
 
 
 def engines() -> tuple[str, ...]:
@@ -56,8 +58,11 @@ def volume(exponent: int, seconds: float) -> dict[str, Any]:
     return row | {"seconds": min(wall) / iterations, "cpu_seconds": median(cpu) / iterations, "calls": len(wall)}
 
 
-def batch(count: int, devices: int, *shape: int) -> dict[str, Any]:
-    """`calibrate_batch` of `count` stacks after compilation, the measured stacks of benchmarks/batch_calibration.py."""
+def batch(width: int, devices: int, *shape: int) -> dict[str, Any]:
+    """`calibrate_batch` after compilation, `width` stacks at a time of those of benchmarks/batch_calibration.py.
+
+    At least the same STACKS for every width: one stack takes several times as long as another.
+    """
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
@@ -66,18 +71,19 @@ def batch(count: int, devices: int, *shape: int) -> dict[str, Any]:
     import diffphys
 
     batch_calibration.SHAPE = shape
+    count = max(width, STACKS)
     measured, geometry = batch_calibration.stacks(count), diffphys.confocal.Geometry(shape=shape)
     began = time.perf_counter()
 
     def call() -> Any:
         return diffphys.calibrate_batch(
-            [m.y for m in measured], "confocal_3d", geometry=geometry, detector=[m.detector for m in measured], width=count
+            [m.y for m in measured], "confocal_3d", geometry=geometry, detector=[m.detector for m in measured], width=width
         )
 
     call()
     first = time.perf_counter() - began
     wall, cpu = _repeated(call, 10.0, least=1)
-    row = {"stacks": count, "devices": len(jax.local_devices()), "first_call_s": first, "calls": len(wall)}
+    row = {"width": width, "stacks": count, "devices": len(jax.local_devices()), "first_call_s": first, "calls": len(wall)}
     return row | {"seconds": min(wall), "cpu_seconds": median(cpu), "per_second": count / min(wall)}
 
 

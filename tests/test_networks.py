@@ -167,13 +167,13 @@ def test_a_shipped_network_sees_in_tiles_what_it_sees_in_the_whole_stack(monkeyp
     used = weights.load(name)[0]
     whole = np.asarray(weights.program(name)(used, x[None])[0])
     found = learned.through(name, x)
-    assert len(tiled._spans(150, 72, 40, 8)) > 2
+    assert len(tiled._cover(150, 72, 40, 8)) > 2
     assert np.abs(found - whole).max() < bound * np.abs(whole).max()
 
 
 @pytest.mark.parametrize("length", range(129, 700, 7))
 def test_spans_cover_an_axis_on_the_lattice(length):
-    spans = tiled._spans(length, 128, 40, 8)
+    spans = tiled._cover(length, 128, 40, 8)
     assert spans[0].start == 0 and spans[-1].stop == length and len({s.stop - s.start for s in spans}) == 1
     assert spans[0].stop <= 128 and all(s.start % 8 == 0 for s in spans)
     assert all(a.stop - b.start >= 40 for a, b in pairwise(spans))

@@ -6,6 +6,7 @@ whole image: the U-Nets of stacks give the same numbers, others nearly. On a CPU
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
 from itertools import product
@@ -30,9 +31,8 @@ def apply(call: Callable[[Any], Any], images: Sequence[np.ndarray], *, like: Has
         like: what `call` is compiled for, beside the shape.
     """
     *shape, _ = images[0].shape
-    ndim = len(shape)
-    spans = list(map(_spans, shape, LARGEST[ndim], OVERLAP[ndim], ALIGN[ndim]))
-    windows, shares = list(product(*spans)), list(product(*map(_faded, spans, shape, OVERLAP[ndim])))
+    spans = _spans(shape)
+    windows, shares = list(product(*spans)), list(product(*map(_faded, spans, shape, OVERLAP[len(shape)])))
     key = (like, tuple(w.stop - w.start for w in windows[0]))
 
     def one(task: tuple[int, int]) -> np.ndarray:
@@ -52,7 +52,18 @@ def apply(call: Callable[[Any], Any], images: Sequence[np.ndarray], *, like: Has
     return total
 
 
-def _spans(length: int, largest: int, overlap: int, align: int) -> list[slice]:
+def seen_at_once(shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """The shape of the tiles of an image, and how many there are."""
+    spans = _spans(shape)
+    return tuple(s[0].stop for s in spans), math.prod(map(len, spans))
+
+
+def _spans(shape: Sequence[int]) -> list[list[slice]]:
+    ndim = len(shape)
+    return list(map(_cover, shape, LARGEST[ndim], OVERLAP[ndim], ALIGN[ndim]))
+
+
+def _cover(length: int, largest: int, overlap: int, align: int) -> list[slice]:
     """Slices of equal length that cover an axis, start at multiples of `align` and share at least `overlap` with the next."""
     if length <= largest:
         return [slice(0, length)]

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from diffphys.io import omezarr
 from diffphys.io.results import checked_spec, write_json
 from diffphys.noise import Detector
+from diffphys.scale.methods import tiled
 from diffphys.scale.solve import Solver
 from diffphys.scale.tiles import Tile, cut
 from diffphys.types import resolve
@@ -119,7 +120,8 @@ def open_work(folder: Folder) -> Work:
     source = omezarr.open_volume(plan["source"])
     source = source if plan["channel"] is None else source.only_channel(plan["channel"])
     target = omezarr.library().open_group(str(folder.image), mode="r+")["0"]
-    return Work(solver, source, target, tuple(source.batch), cut(source.shape, plan["plan"]["core"], plan["plan"]["halo"]))
+    tiles = cut(source.shape, plan["plan"]["core"], plan["plan"]["halo"], tiled(plan["method"]).lattice)
+    return Work(solver, source, target, tuple(source.batch), tiles)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from diffphys.reconstruct import tv, wiener
 from diffphys.reconstruct.iterate import Callback, Problem, Solution
 from diffphys.reconstruct.learned import unfamiliar
 from diffphys.scale import networks, settle
+from diffphys.scale.tiles import EVERYWHERE, Shape
 
 
 class Tiled(NamedTuple):
@@ -18,9 +19,10 @@ class Tiled(NamedTuple):
 
     Attributes:
         settle: (window's problem, stated options, callback) -> options that every tile is given.
-        restore: (tile's problem, first voxel (z, y, x) of its block, **options) -> Solution.
+        restore: (tile's problem, **options) -> Solution.
         solver: the method whose program the memory plan asks for.
         margin: voxels (z, y, x) that are needed around a core beyond the reach of the PSF.
+        lattice: voxels (z, y, x) after which the method repeats: blocks begin at multiples of them.
         beside: (z, y, x) of a block -> bytes of what does not run at once with the solver.
         warnings: what the user should know before.
     """
@@ -28,26 +30,24 @@ class Tiled(NamedTuple):
     settle: Callable[[Problem, Mapping[str, Any], Callback | None], dict[str, Any]]
     restore: Callable[..., Solution]
     solver: str
-    margin: tuple[int, ...] = (0, 0, 0)
+    margin: Shape = (0, 0, 0)
+    lattice: Shape = EVERYWHERE
     beside: Callable[[Sequence[int]], float] = lambda block: 0.0
     warnings: Callable[[Problem], tuple[str, ...]] = lambda problem: ()
 
 
-def _anywhere(method: Callable[..., Solution]) -> Callable[..., Solution]:
-    """A method that restores alike wherever in the volume its block starts."""
-    return lambda problem, start, **options: method(problem, **options)
-
-
 def _network(family: str) -> Tiled:
-    run = partial(networks.restored, family)
-    return Tiled(networks.settled, run, "wiener", margin=networks.margin(), beside=networks.memory, warnings=unfamiliar)
+    return Tiled(
+        networks.settled, partial(networks.restored, family), "wiener",
+        margin=networks.MARGIN, lattice=networks.LATTICE, beside=networks.memory, warnings=unfamiliar,
+    )  # fmt: skip
 
 
 TILED: dict[str, Tiled] = {
-    "richardson_lucy": Tiled(settle.richardson_lucy, _anywhere(rl.richardson_lucy), "richardson_lucy"),
-    "richardson_lucy_tv": Tiled(settle.richardson_lucy_tv, _anywhere(rl.richardson_lucy), "richardson_lucy"),
-    "wiener": Tiled(settle.wiener, _anywhere(wiener.wiener), "wiener"),
-    "tv": Tiled(settle.tv, _anywhere(tv.tv), "tv"),
+    "richardson_lucy": Tiled(settle.richardson_lucy, rl.richardson_lucy, "richardson_lucy"),
+    "richardson_lucy_tv": Tiled(settle.richardson_lucy_tv, rl.richardson_lucy, "richardson_lucy"),
+    "wiener": Tiled(settle.wiener, wiener.wiener, "wiener"),
+    "tv": Tiled(settle.tv, tv.tv, "tv"),
     **{family: _network(family) for family in networks.FAMILIES},
 }
 

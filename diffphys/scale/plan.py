@@ -27,8 +27,8 @@ Shape = tuple[int, ...]
 PROBE = (24, 40, 40)  # a field whose program is compiled to learn the bytes per voxel
 KEPT = {"wiener": 22.0, "tv": 0.0, "richardson_lucy": 0.0}  # bytes per voxel of the torus beside the chunk's program
 SCRATCH = 8.0  # bytes per voxel of the torus in the CPU's transforms, measured
-HOST = 10.0  # bytes per voxel of the block: counts as read, as float32, on the device
-COMPILER = 220e6  # bytes that compiling leaves in the process
+HOST = 2.0  # bytes per voxel of the block: counts as read
+COMPILER = 110e6  # bytes that compiling leaves in the process, measured (benchmarks/memory_plan.py)
 
 
 class Plan(NamedTuple):
@@ -82,6 +82,9 @@ def make_plan(
     wide = tuple(h + m for h, m in zip(halo, known.margin, strict=True))
     per_voxel = _bytes(known.solver, options, PROBE, probe, anchors) / math.prod(probe)
 
+    def block_of(core: Shape) -> Shape:
+        return block_shape(shape, core, wide, known.lattice)
+
     def whole(solver: float, block: Shape) -> float:
         return max(solver, known.beside(block)) + HOST * math.prod(block) + held + COMPILER
 
@@ -90,16 +93,17 @@ def make_plan(
 
     for step in _halved(tuple(chunk)):
         choices = [tuple(core)] if core else list(product(*[_multiples(c, n) for c, n in zip(step, shape, strict=True)]))
-        fits = [c for c in choices if roughly(block_shape(shape, c, wide)) <= budget]
-        for best in sorted(fits, key=lambda c: _work(shape, c, wide, halo))[:3]:
-            block = block_shape(shape, best, wide)
+        fits = [c for c in choices if roughly(block_of(c)) <= budget]
+        for best in sorted(fits, key=lambda c: _work(shape, c, _grid(block_of(c), halo)))[:3]:
+            block = block_of(best)
             grid = _grid(block, halo)
             peak = whole(_bytes(known.solver, options, block, grid, anchors), block)
             if peak <= budget:
-                return Plan(best, wide, block, grid, step, len(cut(shape, best, wide)), int(peak), int(budget))
+                tiles = len(cut(shape, best, wide, known.lattice))
+                return Plan(best, wide, block, grid, step, tiles, int(peak), int(budget))
         if core:
             break
-    least = min(roughly(block_shape(shape, c, wide)) for c in choices)
+    least = min(roughly(block_of(c)) for c in choices)
     raise ValueError(
         f"the smallest tile needs {gib(least)} (it sees {wide} voxels around itself); --memory is {gib(budget)}: "
         "give more, or use a method that needs less (richardson_lucy)"
@@ -116,10 +120,10 @@ def _halved(chunk: Shape) -> Iterator[Shape]:
         chunk = smaller
 
 
-def _work(shape: Sequence[int], core: Sequence[int], wide: Sequence[int], halo: Sequence[int]) -> tuple[float, int]:
+def _work(shape: Sequence[int], core: Sequence[int], grid: Sequence[int]) -> tuple[float, int]:
     """Voxels that are transformed in all, tiles times their torus, to two figures; then the size of a tile."""
     count = math.prod(-(-n // c) for n, c in zip(shape, core, strict=True))
-    return float(f"{count * math.prod(_grid(block_shape(shape, core, wide), halo)):.2g}"), math.prod(core)
+    return float(f"{count * math.prod(grid):.2g}"), math.prod(core)
 
 
 def _multiples(step: int, length: int) -> list[int]:

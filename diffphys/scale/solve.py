@@ -56,7 +56,8 @@ class Solver:
             ValueError: the numerics failed.
             MemoryError: the smallest block does not fit either.
         """
-        parts = halves(tile, self.geometry.shape, self.halo)
+        known = TILED[self.method]
+        parts = halves(tile, self.geometry.shape, self.halo, known.lattice)
         voxels = math.prod(b.stop - b.start for b in tile.block)
         if voxels < self._largest or not parts:
             try:
@@ -76,7 +77,7 @@ class Solver:
 
     def _solve(self, tile: Tile, counts: np.ndarray) -> np.ndarray:
         problem = problem_with(counts, self.operator(tile.block), self.geometry, self.detector)
-        found = TILED[self.method].restore(problem, tuple(b.start for b in tile.block), **self.options)
+        found = TILED[self.method].restore(problem, **self.options)
         if found.status == Status.NONFINITE:
             raise ValueError(f"tile {tile.number} is not finite: {found.status.name}; check the input for extreme values")
         return np.asarray(problem.operator.crop(found.x)[tile.inside], np.float32) / np.float32(self.detector.peak_photons)

@@ -1,7 +1,8 @@
 """A volume cut into tiles: cores that partition it, and blocks of one shape around them that are read and restored.
 
 A block holds its core and at least a halo of measured voxels on every side where the volume goes on. At a rim of the volume
-the block is moved inwards instead of padded, so every block holds data alone and one compiled program serves them all.
+the block is moved inwards instead of padded, so every block holds data alone and one compiled program serves them all. A method
+that sees its data on a lattice (a network's folds) has its blocks begin on that of the volume.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ PROBE = 48  # first grid on which the PSF's support is measured, doubled until t
 WIDEST = 384
 
 
+EVERYWHERE = (1, 1, 1)  # the lattice of a method that has none
+
+
 class Tile(NamedTuple):
     """`core`: what the tile contributes; `block`: what it is computed from; slices of the volume."""
 
@@ -38,34 +42,38 @@ class Tile(NamedTuple):
         return tuple(slice(c.start - b.start, c.stop - b.start) for c, b in pairs)
 
 
-def block_shape(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> Shape:
-    """What one tile reads: the core and its halo, at most the volume."""
-    return tuple(min(n, c + 2 * h) if c < n else n for n, c, h in zip(shape, core, halo, strict=True))
+def block_shape(shape: Sequence[int], core: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE) -> Shape:
+    """What one tile reads: the core, its halo and the way to the lattice, at most the volume."""
+    wide = [c + 2 * h + a - 1 for c, h, a in zip(core, halo, lattice, strict=True)]
+    return tuple(min(n, w + (n - w) % a) if c < n else n for n, c, w, a in zip(shape, core, wide, lattice, strict=True))
 
 
-def cut(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> list[Tile]:
+def cut(shape: Sequence[int], core: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE) -> list[Tile]:
     """Tiles of a volume in the order of its axes; the last cores may be smaller, the blocks all have `block_shape`."""
-    whole = tuple(slice(0, n) for n in shape)
-    return [Tile(i, c, around(c, shape, block_shape(shape, core, halo), halo)) for i, c in enumerate(_cores(whole, core))]
+    whole, size = tuple(slice(0, n) for n in shape), block_shape(shape, core, halo, lattice)
+    return [Tile(i, c, around(c, shape, size, halo, lattice)) for i, c in enumerate(_cores(whole, core))]
 
 
-def halves(tile: Tile, shape: Sequence[int], halo: Sequence[int]) -> list[Tile]:
+def halves(tile: Tile, shape: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE) -> list[Tile]:
     """The tile's core as two, along the axis that shrinks the block most; [] where none does."""
     lengths = [c.stop - c.start for c in tile.core]
     options = []
     for axis in range(len(lengths)):
         core = [n if a != axis else -(-n // 2) for a, n in enumerate(lengths)]
-        room = tuple(min(n, c + 2 * h) for n, c, h in zip(shape, core, halo, strict=True))
+        room = block_shape(shape, core, halo, lattice)
         options.append((math.prod(room), core, room))
     voxels, core, room = min(options)
     if voxels >= math.prod(b.stop - b.start for b in tile.block):
         return []
-    return [Tile(tile.number, c, around(c, shape, room, halo)) for c in _cores(tile.core, core)]
+    return [Tile(tile.number, c, around(c, shape, room, halo, lattice)) for c in _cores(tile.core, core)]
 
 
-def around(core: Sequence[slice], shape: Sequence[int], size: Sequence[int], halo: Sequence[int]) -> tuple[slice, ...]:
-    """The block of `size` that holds the core and its halo, moved to lie in the volume."""
-    starts = [min(max(c.start - h, 0), n - s) for c, n, s, h in zip(core, shape, size, halo, strict=True)]
+def around(
+    core: Sequence[slice], shape: Sequence[int], size: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE
+) -> tuple[slice, ...]:
+    """The block of `size` that holds the core and its halo, moved to lie in the volume and to begin on the lattice."""
+    axes = zip(core, shape, size, halo, lattice, strict=True)
+    starts = [min(max(c.start - h, 0) // a * a, n - s) for c, n, s, h, a in axes]
     return tuple(slice(a, a + s) for a, s in zip(starts, size, strict=True))
 
 
