@@ -113,7 +113,7 @@ def uninterrupted(home):
 @pytest.mark.parametrize("lattice", [(1, 1, 1), (4, 8, 8)])
 def test_tiles_partition_the_volume_and_share_one_shape(lattice):
     shape, halo = (70, 131, 64), (5, 9, 20)
-    tiles, seen = cut(shape, (32, 40, 64), halo, lattice), np.zeros(shape, int)
+    tiles, seen = cut(shape, (32, 40, 64), halo, lattice=lattice), np.zeros(shape, int)
     for tile in tiles:
         seen[tile.core] += 1
         for core, block, n, h in zip(tile.core, tile.block, shape, halo, strict=True):
@@ -121,9 +121,9 @@ def test_tiles_partition_the_volume_and_share_one_shape(lattice):
             assert block.stop == n or block.stop - core.stop >= h
         assert all(block.start % a == 0 for block, a in zip(tile.block, lattice, strict=True))
     assert (seen == 1).all() and len({tuple(b.stop - b.start for b in t.block) for t in tiles}) == 1
-    parts = halves(tiles[4], shape, halo, lattice)
+    parts = halves(tiles[4], shape, halo, lattice=lattice)
     assert [p.core[0] for p in parts] == [slice(32, 48), slice(48, 64)]
-    assert halves(tiles[4], shape, (99, 99, 99), lattice) == []  # a halo that fills the volume leaves nothing to gain
+    assert halves(tiles[4], shape, (99, 99, 99), lattice=lattice) == []  # a halo that fills the volume leaves nothing to gain
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_network_in_tiles_makes_no_seams():
     def error(tile):
         return np.abs(solver.solve(tile, lambda window: y[window]) - whole[tile.core]).max() / whole.max()
 
-    tiles = cut(shape, core, halo, known.lattice)
+    tiles = cut(shape, core, halo, lattice=known.lattice)
     assert len(tiles) == 3 and max(map(error, tiles)) < 1e-3
     assert error(cut(shape, core, halo)[1]) > 1e-2
 

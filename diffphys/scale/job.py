@@ -120,7 +120,7 @@ def open_work(folder: Folder) -> Work:
     source = omezarr.open_volume(plan["source"])
     source = source if plan["channel"] is None else source.only_channel(plan["channel"])
     target = omezarr.library().open_group(str(folder.image), mode="r+")["0"]
-    tiles = cut(source.shape, plan["plan"]["core"], plan["plan"]["halo"], tiled(plan["method"]).lattice)
+    tiles = cut(source.shape, plan["plan"]["core"], plan["plan"]["halo"], lattice=tiled(plan["method"]).lattice)
     return Work(solver, source, target, tuple(source.batch), tiles)
 
 

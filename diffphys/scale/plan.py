@@ -83,7 +83,7 @@ def make_plan(
     per_voxel = _bytes(known.solver, options, PROBE, probe, anchors) / math.prod(probe)
 
     def block_of(core: Shape) -> Shape:
-        return block_shape(shape, core, wide, known.lattice)
+        return block_shape(shape, core, wide, lattice=known.lattice)
 
     def whole(solver: float, block: Shape) -> float:
         return max(solver, known.beside(block)) + HOST * math.prod(block) + held + COMPILER
@@ -99,7 +99,7 @@ def make_plan(
             grid = _grid(block, halo)
             peak = whole(_bytes(known.solver, options, block, grid, anchors), block)
             if peak <= budget:
-                tiles = len(cut(shape, best, wide, known.lattice))
+                tiles = len(cut(shape, best, wide, lattice=known.lattice))
                 return Plan(best, wide, block, grid, step, tiles, int(peak), int(budget))
         if core:
             break

@@ -57,7 +57,7 @@ class Solver:
             MemoryError: the smallest block does not fit either.
         """
         known = TILED[self.method]
-        parts = halves(tile, self.geometry.shape, self.halo, known.lattice)
+        parts = halves(tile, self.geometry.shape, self.halo, lattice=known.lattice)
         voxels = math.prod(b.stop - b.start for b in tile.block)
         if voxels < self._largest or not parts:
             try:

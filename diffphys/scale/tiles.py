@@ -42,34 +42,34 @@ class Tile(NamedTuple):
         return tuple(slice(c.start - b.start, c.stop - b.start) for c, b in pairs)
 
 
-def block_shape(shape: Sequence[int], core: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE) -> Shape:
+def block_shape(shape: Sequence[int], core: Sequence[int], halo: Sequence[int], *, lattice: Shape = EVERYWHERE) -> Shape:
     """What one tile reads: the core, its halo and the way to the lattice, at most the volume."""
     wide = [c + 2 * h + a - 1 for c, h, a in zip(core, halo, lattice, strict=True)]
     return tuple(min(n, w + (n - w) % a) if c < n else n for n, c, w, a in zip(shape, core, wide, lattice, strict=True))
 
 
-def cut(shape: Sequence[int], core: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE) -> list[Tile]:
+def cut(shape: Sequence[int], core: Sequence[int], halo: Sequence[int], *, lattice: Shape = EVERYWHERE) -> list[Tile]:
     """Tiles of a volume in the order of its axes; the last cores may be smaller, the blocks all have `block_shape`."""
-    whole, size = tuple(slice(0, n) for n in shape), block_shape(shape, core, halo, lattice)
-    return [Tile(i, c, around(c, shape, size, halo, lattice)) for i, c in enumerate(_cores(whole, core))]
+    whole, size = tuple(slice(0, n) for n in shape), block_shape(shape, core, halo, lattice=lattice)
+    return [Tile(i, c, around(c, shape, size, halo, lattice=lattice)) for i, c in enumerate(_cores(whole, core))]
 
 
-def halves(tile: Tile, shape: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE) -> list[Tile]:
+def halves(tile: Tile, shape: Sequence[int], halo: Sequence[int], *, lattice: Shape = EVERYWHERE) -> list[Tile]:
     """The tile's core as two, along the axis that shrinks the block most; [] where none does."""
     lengths = [c.stop - c.start for c in tile.core]
     options = []
     for axis in range(len(lengths)):
         core = [n if a != axis else -(-n // 2) for a, n in enumerate(lengths)]
-        room = block_shape(shape, core, halo, lattice)
+        room = block_shape(shape, core, halo, lattice=lattice)
         options.append((math.prod(room), core, room))
     voxels, core, room = min(options)
     if voxels >= math.prod(b.stop - b.start for b in tile.block):
         return []
-    return [Tile(tile.number, c, around(c, shape, room, halo, lattice)) for c in _cores(tile.core, core)]
+    return [Tile(tile.number, c, around(c, shape, room, halo, lattice=lattice)) for c in _cores(tile.core, core)]
 
 
 def around(
-    core: Sequence[slice], shape: Sequence[int], size: Sequence[int], halo: Sequence[int], lattice: Shape = EVERYWHERE
+    core: Sequence[slice], shape: Sequence[int], size: Sequence[int], halo: Sequence[int], *, lattice: Shape = EVERYWHERE
 ) -> tuple[slice, ...]:
     """The block of `size` that holds the core and its halo, moved to lie in the volume and to begin on the lattice."""
     axes = zip(core, shape, size, halo, lattice, strict=True)
