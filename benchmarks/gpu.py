@@ -465,7 +465,7 @@ def _restored(solver: solve.Solver, plan: Plan, counts: np.ndarray) -> dict[str,
 @contextmanager
 def watched_stages(seconds: dict[str, float]) -> Iterator[None]:
     """Adds up what a solver's tiles spend on counts -> device and on the iterations."""
-    problem, methods = solve.problem_with, solve.METHODS
+    problem, known = solve.problem_with, dict(solve.TILED)
 
     def moved(*given: Any) -> Any:
         found, spent = timed(lambda: jax.block_until_ready(problem(*given)))
@@ -478,11 +478,13 @@ def watched_stages(seconds: dict[str, float]) -> Iterator[None]:
         seconds["iterations"] += spent
         return found
 
-    solve.problem_with, solve.METHODS = moved, {name: partial(iterated, m) for name, m in methods.items()}
+    solve.problem_with = moved
+    solve.TILED.update({name: one._replace(restore=partial(iterated, one.restore)) for name, one in known.items()})
     try:
         yield
     finally:
-        solve.problem_with, solve.METHODS = problem, methods
+        solve.problem_with = problem
+        solve.TILED.update(known)
 
 
 # ---- networks
