@@ -16,6 +16,7 @@ Parameters q = (theta in [-1, 1] over its box, s_k: log of the noise variance ov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,11 +71,18 @@ class Point(NamedTuple):
 
 
 def smooth(data: Data, spectrum: Array) -> Array:
-    """Expected tapered periodogram of `spectrum`; the quadrant is its last axes."""
-    ndim = len(data.smoothing)
-    for axis, matrix in zip(range(-ndim, 0), data.smoothing, strict=True):
-        spectrum = jnp.moveaxis(jnp.tensordot(spectrum, matrix, ((axis,), (1,))), -1, axis)
-    return spectrum
+    """Expected tapered periodogram of `spectrum`; the quadrant is its last axes.
+
+    Products of matrices without a transposition: a CPU would compute what is smoothed while it writes against the grain.
+    """
+    *lead, last = data.smoothing
+    front = spectrum.shape[: spectrum.ndim - len(data.smoothing)]
+    out = spectrum.reshape(math.prod(front), *spectrum.shape[len(front) :])
+    for axis, matrix in enumerate(lead, 1):
+        rows = out.reshape(math.prod(out.shape[:axis]), out.shape[axis], math.prod(out.shape[axis + 1 :]))
+        each = jnp.broadcast_to(matrix, (len(rows), *matrix.shape))
+        out = (each @ rows).reshape(*out.shape[:axis], len(matrix), *out.shape[axis + 1 :])
+    return (out @ last.T).reshape(*front, *out.shape[1:-1], len(last))
 
 
 def _pairs(real: Array, imag: Array) -> Array:
@@ -160,7 +168,7 @@ def evaluate(model: Model, data: Data, q: Array) -> Point:
     """NLL, gradient, Fisher information. Only the few optical parameters are pushed through the optics."""
     parameters = data.middle + data.half * model.split(q)[0]
     (real, imag), push = jax.linearize(lambda p: model.otf(p, data.depth_um), parameters)
-    d_real, d_imag = jax.vmap(push)(jnp.diag(data.half))
+    d_real, d_imag = jax.lax.map(push, jnp.diag(data.half))  # one by one: abreast, a CPU transposes at every product
     d_pairs = jax.vmap(lambda dr, di: _cross(real, dr) + _cross(imag, di))(d_real, d_imag)
     return _point(model, data, q, _pairs(real, imag), d_pairs)
 

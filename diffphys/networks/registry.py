@@ -74,11 +74,14 @@ def _hourglass(block: str, widths: tuple[int, ...], depths: tuple[int, ...], **m
 
 
 UNET_2D, UNET_3D = _hourglass("plain", (48, 96, 160), (1, 1, 2)), _hourglass("plain", (40, 64, 112), (1, 2, 2))
+JUDGE_3D = _hourglass("plain", (20, 32, 56), (1, 2, 2))
 RESTORMER_2D = _hourglass("transposed", (48, 80, 128), (2, 2, 4))
 NETWORKS: dict[str, Network] = {
     network.name: network
     for network in (
         *_pair("unet", Hourglass, "restore", UNET_2D, UNET_3D, "U-Net (Ronneberger et al., MICCAI 2015; Cicek et al., 2016)"),
+        Network("judge_3d", Hourglass, "restore", 3, JUDGE_3D,
+                "U-Net of half the width: restores where restorations are only compared, a quarter of the work"),
         *_pair("care", Hourglass, "laplace", UNET_2D, UNET_3D,
                "CARE with a Laplace output (Weigert et al., Nat. Methods 2018)"),
         Network("resunet_2d", Hourglass, "restore", 2, _hourglass("residual", (64, 96, 160), (2, 3, 4)),

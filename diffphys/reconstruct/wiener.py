@@ -108,6 +108,8 @@ def wiener(
     x = _estimate(op, z, w, inverse_s)
     if not bool(jnp.all(jnp.isfinite(x))):
         return Solution(jnp.nan_to_num(x), Status.NONFINITE, 0, np.zeros(0), CURVE)
+    if iterations == 0:
+        return Solution(x, Status.CONVERGED, 0, np.zeros(0), CURVE)
 
     def settled(values: Sequence[float]) -> bool:
         return values[-1] < SETTLED
