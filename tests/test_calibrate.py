@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,17 @@ def test_smoothing_matrices_keep_a_flat_spectrum():
         for finer in (1, 2):
             size = finer * n // 2 + 1
             np.testing.assert_allclose(smoothing_matrix(n, finer) @ np.ones(size), 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("front", [(), (3, 2, 2), (0, 1, 1)])
+def test_smoothing_is_the_sum_over_each_axis(front):
+    """Axes of different lengths, whatever stands in front of them, nothing included."""
+    rng = np.random.default_rng(0)
+    matrices = tuple(rng.normal(size=size).astype(np.float32) for size in ((3, 5), (4, 4), (2, 6)))
+    spectrum = rng.normal(size=(*front, 5, 4, 6)).astype(np.float32)
+    data = SimpleNamespace(smoothing=matrices)
+    expected = np.einsum("...zyx,kz,ly,mx->...klm", spectrum, *matrices)
+    np.testing.assert_allclose(evidence.smooth(data, jnp.asarray(spectrum)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_blocks_cover_the_field_and_count_every_sample():
