@@ -64,7 +64,8 @@ def speed() -> str:
             lines.append(f"| RL iteration {shape} | {name} | {t['wall_min_ms']:.1f} ms | {t['cpu_median_ms']:.1f} ms |")
     for name, t in record["calibration"].items():
         lines.append(
-            f"| blind calibration, {name} | diffphys, after compilation | {t['min_s']:.1f} s (median {t['median_s']:.1f}) | – |"
+            f"| blind calibration, {name}, {t['draws']} draws | diffphys, after compilation "
+            f"| {t['min_s']:.1f} s (median {t['median_s']:.1f}, longest {t['max_s']:.1f}) | – |"
         )
     return "\n".join([*lines, "", f"{provenance(record)}; psfmodels {record['environment']['versions'].get('psfmodels')}."])
 

@@ -25,7 +25,7 @@ from diffphys.reconstruct.wiener import fitted_spectrum
 from diffphys.spec import pitch_um
 from diffphys.types import Array, Modality
 
-NETWORK = "unet"
+NETWORK = "judge"
 LARGEST = (48, 96, 96)  # the brightest part of a larger stack decides as well
 FLOOR = 1e-3  # expected photons
 TELLING = 1.015  # contrast of a restoration below which it tells nothing: 14 of 14 Gaussian fields lie below, 1 of 27 others
