@@ -27,6 +27,7 @@ from diffphys.reconstruct.learned import Glance
 from diffphys.spec import as_vector, names, pitch_um
 from diffphys.types import Modality
 
+NETWORK = "unet"  # restores the specimen: by `explain.JUDGE`, of half its width, a pull is taken off worse
 LARGEST = 2**21  # voxels: what a larger stack's specimen pulls averages out, and restoring it takes long
 REACH = 1.5  # half widths of the ranges within which the bias is looked for: an edge would hide it
 # of 72 benchmark stacks, 132 simulated ones: the sigmas beyond which a pull is another optimum's, what is left of sigma
@@ -108,7 +109,7 @@ def rehearsed(stages: Sequence[Stage], modality: Modality, geometry: Any) -> lis
     """The stacks' problems with the statistics that their specimens, restored at `theta`, are expected to give; None where the
     network sees a Gaussian field, in which the evidence is right as it is."""
     seen = [_stack(stage, modality, geometry) for stage in stages]
-    found = explain.glances(seen)
+    found = explain.glances(seen, NETWORK)
     return [_problem(*each, modality, geometry) for each in zip(stages, seen, found, strict=True)]
 
 
