@@ -109,7 +109,7 @@ def rehearsed(stages: Sequence[Stage], modality: Modality, geometry: Any) -> lis
     """The stacks' problems with the statistics that their specimens, restored at `theta`, are expected to give; None where the
     network sees a Gaussian field, in which the evidence is right as it is."""
     seen = [_stack(stage, modality, geometry) for stage in stages]
-    found = explain.glances(seen, NETWORK)
+    found = explain.glances(seen, network=NETWORK)
     return [_problem(*each, modality, geometry) for each in zip(stages, seen, found, strict=True)]
 
 

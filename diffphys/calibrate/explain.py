@@ -93,7 +93,7 @@ def specimens(cases: Sequence[Case], judge: str, *, iterations: int = FITTED, ho
     return over(_restored, (iterations,), [case[:3] for case in cases], how)
 
 
-def glances(cases: Sequence[Case], network: str = JUDGE, *, laws: Sequence[Any] | None = None) -> list[Glance]:
+def glances(cases: Sequence[Case], *, network: str = JUDGE, laws: Sequence[Any] | None = None) -> list[Glance]:
     """A network's restorations; `laws` are the specimens' spectra, fitted where they are not given."""
     spectra = _laws(cases) if laws is None else laws
 
