@@ -12,9 +12,18 @@ import pytest
 
 import diffphys
 from diffphys import confocal, demo, shg
-from diffphys.calibrate import evidence, explain, fit, modulation, sign, verdict
+from diffphys.calibrate import evidence, explain, fit, modulation, sign, spectra, verdict
 from diffphys.calibrate.covariance import larger, score_covariance
-from diffphys.calibrate.periodogram import block_shape, blocks, frequencies, multiplicity, periodogram, smoothing_matrix, taper
+from diffphys.calibrate.periodogram import (
+    Frequencies,
+    block_shape,
+    blocks,
+    frequencies,
+    multiplicity,
+    periodogram,
+    smoothing_matrix,
+    taper,
+)
 from diffphys.spec import Box
 from diffphys.types import Status
 
@@ -95,6 +104,7 @@ def test_smoothing_is_the_sum_over_each_axis(front):
 def test_blocks_cover_the_field_and_count_every_sample():
     assert block_shape((45, 130, 133), (0.5, 0.5, 0.5)) == (45, 64, 64)
     assert block_shape((512, 512), (0.1, 0.1)) == (512, 512)
+    assert block_shape((45, 130, 133), (0.2, 0.08, 0.04), least=32) == (32, 32, 60), "63 is not quick to transform"
     frames = np.arange(100.0)[None, :, None] * np.ones((1, 1, 40))
     cut = blocks(frames, (32, 40))
     assert cut.shape[1:] == (1, 32, 40) and cut.min() == 0.0 and cut.max() == 99.0
@@ -154,6 +164,44 @@ def test_saturated_likelihood_of_data_from_the_model(modality, geometry):
     assert abs(deviation) < 4 and 0.9 < ratio < 1.1
     error = (found.q[0, :2] - [0.2, 0.3]) / np.sqrt(np.diag(np.linalg.inv(found.point.fisher))[:2])
     assert np.abs(error).max() < 4
+
+
+def test_matern_has_its_level_in_the_middle_and_falls_by_its_power():
+    spectrum = spectra.matern(1.0)
+    psi = jnp.asarray(spectrum.start) + 2.0 * spectrum.amplitude
+
+    def log_s(square):
+        return float(spectrum.log(psi, Frequencies(jnp.float32(square), jnp.zeros(()), jnp.ones(()))))
+
+    level, power = float(psi[-3]), float(psi[-2])
+    assert log_s(spectra.MIDDLE) == pytest.approx(level, abs=1e-3)
+    assert log_s(4e4) - log_s(4e2) == pytest.approx(-power * np.log(100.0), rel=1e-3)
+
+
+def test_starts_that_found_the_same_are_one():
+    thetas = np.array([[0.5, 0.1], [0.52, 0.08], [0.5, 0.3], [-0.9, 0.1]])
+    np.testing.assert_array_equal(fit._different(thetas), thetas[[0, 2]])
+    np.testing.assert_array_equal(fit._different(thetas[:2]), thetas[:1])
+
+
+def test_either_family_goes_on_from_where_the_other_ended(monkeypatch):
+    """Each is only as good as its starts; the better of its two ends stands."""
+    known = problem_of(confocal, TINY, np.ones((1, 1, 5, 9, 9)))
+
+    def ended(family, theta, value):
+        return SimpleNamespace(family=family, q=np.array([[theta, 0.0, 0.0, 1.0]]), value=np.array([value]))
+
+    def settle(problems, family, thetas, how):
+        return [ended(family, *{"matern": (0.2, 5.0), "spline": (0.7, 9.0)}[family])]
+
+    def restart(problems, found, thetas, how):
+        return [ended(found[0].family, thetas[0][0], {"matern": 8.0, "spline": 4.0}[found[0].family])]
+
+    monkeypatch.setattr(fit, "settle", settle)
+    monkeypatch.setattr(fit, "restart", restart)
+    (one,), (two,) = fit.settle_both([known], [np.zeros((1, 3))])
+    assert (one.family, float(one.value[0]), one.q[0, 0]) == ("matern", 5.0, 0.2)
+    assert (two.family, float(two.value[0]), two.q[0, 0]) == ("spline", 4.0, 0.2)
 
 
 def test_sandwich_equals_fisher_for_independent_bins_and_grows_with_correlation():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffphys import confocal, demo, shg
-from diffphys.calibrate import explain, parity, sign
+from diffphys.calibrate import explain, near_zero, parity, sign
 from diffphys.calibrate.covariance import doubled, propagated
 from diffphys.noise import to_photons
 from diffphys.operator import bind
@@ -42,8 +42,9 @@ def test_value_and_sign_of_a_small_aberration(family, value, judge, monkeypatch)
     photons = np.asarray(to_photons(data.detector, data.y), np.float64) + 1.0
     background = float(data.detector.background) + 1.0
     question = parity.Question(photons, background, spec_of(spherical_aberr=0.03))
-    ((found, sigma),) = parity.small([question], confocal, GEOMETRY)
-    assert abs(found - value) < 2 * sigma < 0.03
+    (found,) = parity.small([question], confocal, GEOMETRY)
+    assert abs(found.value - value) < 2 * found.sigma < 0.03
+    assert found.nats > 10 and found.value * value > 0
 
 
 def test_noise_of_a_margin_is_its_scatter_and_zero_between_equals():
@@ -65,9 +66,33 @@ def test_the_better_known_value_weighs_more():
     assert value == pytest.approx(-0.03, abs=2e-4) and sigma == pytest.approx(0.008, rel=0.01)
     assert parity.merged((0.03, 0.01), (float("nan"), float("nan"))) == (0.03, 0.01)
     unsure = parity.merged((0.09, 0.01), (-0.02, 0.2))
-    assert unsure[0] > 0.08, "the twins' contest keeps the sign where the measurement knows none"
+    assert unsure[0] > 0.08, "the evidence's sign stands where the measurement knows none"
     assert parity.pooled([(0.02, 0.01), (0.05, 1.0), (float("nan"), 1.0)]) == pytest.approx((0.02, 0.01), abs=1e-4)
     assert np.isnan(parity.pooled([(float("nan"), float("nan"))])[0])
+
+
+def margin(nats, contrast=1.2):
+    return explain.Margin(nats, 5.0, contrast)
+
+
+def test_value_and_nats_of_three_margins():
+    """Margins that are 1e5 nats per wave at the probe and 300 off at zero; without contrast nothing tells a sign."""
+    scale = parity.SCALES["network"]
+    ends = [margin(300.0 + 1e5 * end) for end in (-scale.simulated, scale.simulated)]
+    told = parity._value(margin(300.0 + 1e5 * -0.02), *ends, scale)
+    assert told.value == pytest.approx(-0.02) and told.nats == pytest.approx(1e5 * 0.02**2 / scale.probe)
+    assert parity._value(margin(-1700.0, contrast=1.0), *ends, scale).nats == 0.0
+    assert np.isnan(parity._value(margin(0.0), *ends[::-1], scale).value), "two aberrations that look the wrong way round"
+
+
+def test_a_measured_sign_replaces_the_one_that_the_evidence_drew():
+    """The evidence knows c^2; where the specimen tells no sign, twice the value counts as an error."""
+    case = near_zero._Case(0, None, np.eye(3), (0.03, 0.02))
+    sure = near_zero._measured(case, parity.Measured(-0.02, 0.01, 50.0))
+    assert -0.03 < sure.goal[0] < -0.02 and sure.goal[1] < 0.01 and sure.nats == 50.0
+    unsure = near_zero._measured(case, parity.Measured(-0.02, 0.01, 0.0))
+    assert unsure.goal[0] == sure.goal[0]
+    assert unsure.goal[1] == pytest.approx(np.hypot(sure.goal[1], np.sqrt(2) * sure.goal[0]))
 
 
 def test_asked_only_for_one_small_free_aberration():

@@ -1,6 +1,6 @@
 """Blind calibration: counts -> spec, covariance, what cannot be known.
 
-Detector -> the evidence's estimate -> sign test between twins -> small aberrations -> the specimen's pull taken off ->
+Detector -> the evidence's estimate -> small aberrations, or the sign test between twins -> the specimen's pull taken off ->
 covariance with the model's misfit in it -> verdict. `calibrate` is `together` of one stack.
 """
 
@@ -75,12 +75,12 @@ def together(
     cases = [prepare(y, modality, geometry, d, ranges) for y, d in zip(stacks, detectors, strict=True)]
     samples = [case.sample for case in cases]
     found = estimates(samples, modality, geometry, how, tell)
+    tell(0.8, "small aberrations")
+    small = [None] * len(found) if windowed(geometry) else near_zero(found, samples, modality, geometry, seed, how)
     tell(0.9, "sign of the aberration")
-    signed = decided(found, samples, modality, geometry, how)
+    signed = decided(found, samples, small, modality, geometry, how)
     if not windowed(geometry):
-        tell(0.93, "small aberrations")
-        signed = near_zero(signed, samples, modality, geometry, seed, how)
-        tell(0.97, "pull of the specimen")
+        tell(0.95, "pull of the specimen")
         signed = corrected(signed, samples, modality, geometry, how)
     tell(1.0, "done")
     return [

@@ -32,6 +32,7 @@ from diffphys.types import Modality
 
 Progress = Callable[[float, str], None]
 PASSES = 2  # of demodulation and evidence
+SEARCHED = 32  # samples per axis of a block in the search, at least: a valley is found there as well as in twice as many
 
 
 class Sample(NamedTuple):
@@ -104,8 +105,8 @@ class _Work:
     def demodulate(self) -> None:
         photons, detector = self.sample.photons, self.sample.detector
         shape = np.broadcast_to(np.asarray(self.modality.transfer(self.spec, geometry=self.geometry).modulation), photons.shape)
-        flat = (photons - float(detector.background)) / shape
-        self.statistic = periodogram(flat, block=self.block, finer=self.finer, windowed=self.depths is not None)
+        self.flat = (photons - float(detector.background)) / shape
+        self.statistic = periodogram(self.flat, block=self.block, finer=self.finer, windowed=self.depths is not None)
         self.level = noise_level(photons, shape, float(detector.read_sigma), self.block if self.depths else None)
 
     def modulate(self) -> None:
@@ -124,6 +125,15 @@ class _Work:
         return fits.Problem(
             self.modality, self.local, self.statistic, self.level, self.sample.noise_sd, self.box, self.finer, self.depths
         )  # fmt: skip
+
+    @property
+    def coarse(self) -> fits.Problem:
+        """The problem in smaller blocks, for the search."""
+        if self.depths is not None:
+            return self.problem
+        block = block_shape(self.geometry.shape, pitch_um(self.geometry), least=SEARCHED)
+        statistic = periodogram(self.flat, block=block, finer=self.finer)
+        return self.problem._replace(block=self.modality.block(self.geometry, block), statistic=statistic)
 
     def keep(self, found: Sequence[fits.Fit]) -> None:
         self.found = sorted(found, key=lambda f: -f.log_evidence)
@@ -146,11 +156,10 @@ def estimates(samples: Sequence[Sample], modality: Modality, geometry: Any, how:
             work.modulate()
     problems = [work.problem for work in works]
     tell(0.05, "search over the ranges")
-    finalists = fits.search(problems, [work.starts for work in works], how=how)
+    finalists = fits.search([work.coarse for work in works], [work.starts for work in works], how=how)
     tell(0.4, "evidence under two spectra")
-    first = fits.settle(problems, fits.FAMILIES[0], finalists, how=how)
-    best = [fit.q[:1, : len(work.fields)] for work, fit in zip(works, first, strict=True)]
-    _keep(works, [first, fits.settle(problems, fits.FAMILIES[1], best, how=how)])
+
+    _keep(works, fits.settle_both(problems, finalists, how=how))
     again = [work for work in works if work.modulating]
     for number in range(1, PASSES if again else 1):
         for work in again:

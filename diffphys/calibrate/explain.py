@@ -87,16 +87,18 @@ class Margin(NamedTuple):
     contrast: float = np.inf
 
 
-def specimens(cases: Sequence[Case], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Any]:
-    """A restoration per case, photons per voxel, on the specimen; `iterations` are Richardson-Lucy's."""
+def specimens(
+    cases: Sequence[Case], judge: str, *, laws: Sequence[Any] | None = None, iterations: int = FITTED, how: Lanes = ONE
+) -> list[Any]:
+    """A restoration per case, photons per voxel, on the specimen; `laws` as of `glances`, `iterations` Richardson-Lucy's."""
     if judge == "network":
-        return [found.x for found in glances(cases)]
+        return [found.x for found in glances(cases, laws=laws)]
     return over(_restored, (iterations,), [case[:3] for case in cases], how)
 
 
 def glances(cases: Sequence[Case], *, network: str = JUDGE, laws: Sequence[Any] | None = None) -> list[Glance]:
     """A network's restorations; `laws` are the specimens' spectra, fitted where they are not given."""
-    spectra = _laws(cases) if laws is None else laws
+    spectra = laws_of(cases, "network") if laws is None else laws
 
     def glance(item: tuple[Case, Any]) -> Glance:
         return glanced(network, _problem(item[0]), spectrum=item[1])
@@ -104,16 +106,22 @@ def glances(cases: Sequence[Case], *, network: str = JUDGE, laws: Sequence[Any] 
     return at_once(glance, list(zip(cases, spectra, strict=True)), ("glances", network, *_sizes(cases)))
 
 
-def _laws(cases: Sequence[Case]) -> list[Any]:
-    """The specimens' spectra as the counts have them."""
+def laws_of(cases: Sequence[Case], judge: str) -> list[Any]:
+    """The specimens' spectra as the counts have them; None each where the judge needs none."""
+    if judge != "network":
+        return [None] * len(cases)
     return at_once(lambda case: fitted_spectrum(_problem(case), sample=SAMPLE)[0], cases, ("laws", *_sizes(cases)))
 
 
-def margins(pairs: Sequence[tuple[Case, Case]], judge: str, *, iterations: int = FITTED, how: Lanes = ONE) -> list[Margin]:
-    """A margin per pair of cases of the same counts; `iterations` are Richardson-Lucy's."""
+def margins(
+    pairs: Sequence[tuple[Case, Case]], judge: str, *, laws: Sequence[Any] | None = None, iterations: int = FITTED,
+    how: Lanes = ONE,
+) -> list[Margin]:  # fmt: skip
+    """A margin per pair of cases of the same counts; `laws` per pair, `iterations` are Richardson-Lucy's."""
     if judge == "network":
-        laws = _laws([first for first, _ in pairs])  # one for both: fitted to each, it would differ by chance
-        found = glances([case for pair in pairs for case in pair], laws=[law for law in laws for _ in range(2)])
+        firsts = [first for first, _ in pairs]
+        own = laws_of(firsts, judge) if laws is None else laws  # one for both: fitted to each, it would differ by chance
+        found = glances([case for pair in pairs for case in pair], laws=[law for law in own for _ in range(2)])
     else:
         flat = [case for pair in pairs for case in pair]
         found = [Glance(x, np.inf) for x in specimens(flat, judge, iterations=iterations, how=how)]

@@ -17,12 +17,14 @@ import numpy as np
 from diffphys.calibrate import evidence, fisher_scoring, spectra
 from diffphys.calibrate.lanes import ONE, Lanes, over
 from diffphys.calibrate.periodogram import Periodogram, frequencies
+from diffphys.cores import at_once
 from diffphys.spec import Box, from_vector, pitch_um
 from diffphys.types import Array, Modality
 
 FAMILIES = ("matern", "spline")
 WARM_UP, SIFT, JOINT, POLISH = 8, 6, 14, 40  # iterations
-KEPT, FINALISTS = 5, 3  # starts after the sieve (in 10 simulated draws the best was never below rank 3 there), and at the end
+KEPT, FINALISTS = 5, 2  # starts after the sieve (in 10 simulated draws the best was never below rank 3 there), and at the end
+APART = 0.05  # of a box-scaled parameter: below, two starts have found the same
 SOFT = 2e-3
 
 
@@ -190,8 +192,8 @@ def _order(value: Any) -> np.ndarray:
 
 
 def search(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[np.ndarray]:
-    """Per stack (FINALISTS, P) best box-scaled parameters from many starts (S, P): psi warmed up first, then everything, the
-    better starts for longer.
+    """Per stack the best box-scaled parameters (F, P) from many starts (S, P), F <= FINALISTS different ones: psi warmed up
+    first, then everything, the better starts for longer.
 
     Under the screening spectrum and on the coarse frequency grid, with white noise added to data and model alike where
     the light is bright: the valley becomes wide enough to be found, and finding it is all that is asked here.
@@ -206,7 +208,16 @@ def search(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: La
         sifted = _each(_minimised, model, data, warm, SIFT, how)
         kept = [q[_order(value)[:KEPT]] for q, value in sifted]
         found = _each(_minimised, model, data, kept, JOINT, how)
-    return [q[_order(value)[:FINALISTS], : model.parameters] for q, value in found]
+    return [_different(q[_order(value), : model.parameters]) for q, value in found]
+
+
+def _different(thetas: np.ndarray) -> np.ndarray:
+    """The first FINALISTS of (S, P) points that are apart."""
+    kept = thetas[:1]
+    for theta in thetas[1:]:
+        if len(kept) < FINALISTS and np.abs(kept - theta).max(axis=1).min() > APART:
+            kept = np.concatenate([kept, theta[None]])
+    return kept
 
 
 def _coarse(problem: Problem) -> Problem:
@@ -234,6 +245,32 @@ def settle(problems: Sequence[Problem], family: str, thetas: Sequence[np.ndarray
         starts = [first_guess(p, m[2], t) for p, m, t in zip(problems, made, thetas, strict=True)]
         warm = _each(_warmed, made[0][0], [m[1] for m in made], starts, WARM_UP, how)
     return polish(problems, family, warm, how=how)
+
+
+def settle_both(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[list[Fit]]:
+    """Fits of both families from box-scaled parameters (F, P) per stack; each goes on from where the other ended, and the
+    better of its two ends stands."""
+
+    def settled(family: str) -> list[Fit]:
+        return settle(problems, family, thetas, how=how)
+
+    def crossed(pair: tuple[list[Fit], list[Fit]]) -> list[Fit]:
+        return _crossed(problems, *pair, how)
+
+    key = problems[0].modality, problems[0].block
+    one, two = at_once(settled, FAMILIES, ("settle", *key))
+    return at_once(crossed, [(one, two), (two, one)], ("cross", *key))
+
+
+def _crossed(problems: Sequence[Problem], own: Sequence[Fit], other: Sequence[Fit], how: Lanes) -> list[Fit]:
+    p, out = len(problems[0].modality.FIELDS), list(own)
+    apart = [n for n, fit in enumerate(own) if np.abs(fit.q[0, :p] - other[n].q[0, :p]).max() > APART]
+    if apart:
+        thetas = [other[n].q[0, :p] for n in apart]
+        again = restart([problems[n] for n in apart], [own[n] for n in apart], thetas, how=how)
+        for n, fit in zip(apart, again, strict=True):
+            out[n] = min(own[n], fit, key=lambda f: float(f.value[0]))
+    return out
 
 
 def polish(problems: Sequence[Problem], family: str, q: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[Fit]:

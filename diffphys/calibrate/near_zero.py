@@ -17,70 +17,82 @@ from diffphys.cores import at_once
 from diffphys.spec import from_vector, names
 from diffphys.types import Modality
 
-RELINKED = 2  # times a small aberration is held, linear in the parameters each time
+RELINKED, HELD = 2, 1e-3  # times a small aberration is held, linear in the parameters each time; waves that are close enough
 
 
 class _Case(NamedTuple):
-    """A stack that is asked: its number, its covariance, the evidence's (value, 1 sigma) of the aberration."""
+    """A stack that is asked: number, estimate so far, covariance, (value, 1 sigma) of the aberration: the evidence's, then the
+    one to hold; nats of its sign."""
 
     number: int
+    estimate: Estimate
     covariance: np.ndarray
-    known: tuple[float, float]
+    goal: tuple[float, float]
+    nats: float = 0.0
 
 
 def near_zero(
-    signed: Sequence[Signed], samples: Sequence[Sample], modality: Modality, geometry: Any, seed: int, how: Lanes
-) -> list[Signed]:
-    """The estimates, those with a small aberration fitted anew with the measurement of it."""
-    out, flat = list(signed), plain(geometry)
-    cases = [case for number, one in enumerate(signed) if (case := _case(number, one, modality, flat)) is not None]
-    questions = [_question(signed[case.number], samples[case.number], modality, flat) for case in cases]
-    found = parity.small(questions, modality, flat, seed=seed, how=how)
-    goals = [_goal(case, odd, signed[case.number][2]) for case, odd in zip(cases, found, strict=True)]
-    for _ in range(RELINKED if cases else 0):
-        before = [out[case.number] for case in cases]
-        links = [
-            parity.link(modality, flat, spec, goal, estimate.box, case.covariance)
-            for case, goal, (estimate, spec, _) in zip(cases, goals, before, strict=True)
-        ]
-        fitted = _fitted([estimate for estimate, _, _ in before], links, how)
-        for case, goal, (_, _, response), estimate in zip(cases, goals, links, fitted, strict=True):
-            theta = theta_of(estimate.box, estimate.fits, names(modality.FIELDS), {})
-            spec = from_vector(modality.Spec, modality.FIELDS, theta)
-            added = np.outer(response, response) * goal[1] ** 2
-            out[case.number] = (estimate._replace(spec=spec, added=added), spec, signed[case.number][2])
+    found: Sequence[Estimate], samples: Sequence[Sample], modality: Modality, geometry: Any, seed: int, how: Lanes
+) -> list[Signed | None]:
+    """The estimates with a small aberration, fitted anew with the measurement of it; None where there is none."""
+    out: list[Signed | None] = [None] * len(found)
+    flat = plain(geometry)
+    asked = [case for number, one in enumerate(found) if (case := _case(number, one, modality, flat)) is not None]
+    questions = [_question(case.estimate, samples[case.number], modality, flat) for case in asked]
+    told = zip(asked, parity.small(questions, modality, flat, seed=seed, how=how), strict=True)
+    cases = [_measured(case, value) for case, value in told if np.isfinite(value.value)]
+    for _ in range(RELINKED):
+        cases = _held(cases, modality, flat, how)
+        done = [abs(_aberration(case.estimate.spec, modality, flat) - case.goal[0]) < HELD for case in cases]
+        for case in cases:
+            out[case.number] = (case.estimate, case.estimate.spec, case.nats)
+        cases = [case for case, held in zip(cases, done, strict=True) if not held]
     return out
 
 
-def _goal(case: _Case, measured: tuple[float, float], margin: float | None) -> tuple[float, float]:
-    """The merged value; where neither the twins' contest nor the measurement knows the sign, that counts as an error."""
-    value, sigma = parity.merged(case.known, measured)
-    sure = margin is None or margin >= verdict.SURE_OF_SIGN or abs(measured[0]) > 2 * measured[1]
-    return value, sigma if sure else float(np.hypot(sigma, np.sqrt(2) * value))
-
-
-def _case(number: int, one: Signed, modality: Modality, geometry: Any) -> _Case | None:
-    estimate, spec, _ = one
+def _case(number: int, estimate: Estimate, modality: Modality, geometry: Any) -> _Case | None:
     covariance = verdict.covariance_of(estimate, names(modality.FIELDS))
-    derived = propagated(modality, geometry, spec, covariance)
-    if not parity.asked(modality, spec, derived, estimate.box, geometry=geometry):
+    derived = propagated(modality, geometry, estimate.spec, covariance)
+    if not parity.asked(modality, estimate.spec, derived, estimate.box, geometry=geometry):
         return None
-    return _Case(number, covariance, next(iter(derived.values())))
+    return _Case(number, estimate, covariance, next(iter(derived.values())))
 
 
-def _question(one: Signed, sample: Sample, modality: Modality, geometry: Any) -> parity.Question:
-    estimate, spec, _ = one
-    return parity.Question(*with_read_noise(sample), parity.matched(modality, spec, geometry, estimate.box))
+def _question(estimate: Estimate, sample: Sample, modality: Modality, geometry: Any) -> parity.Question:
+    return parity.Question(*with_read_noise(sample), parity.matched(modality, estimate.spec, geometry, estimate.box))
 
 
-def _fitted(found: Sequence[Estimate], links: Sequence[tuple[fits.Link, np.ndarray, np.ndarray]], how: Lanes) -> list[Estimate]:
-    """The estimates fitted anew, each with its link and from its start."""
-    problems = [e.problem._replace(link=link) for e, (link, _, _) in zip(found, links, strict=True)]
+def _measured(case: _Case, found: parity.Measured) -> _Case:
+    """The merged value, its sign the measurement's; where the specimen tells none, that counts as an error."""
+    evidence, sigma = case.goal
+    value, sigma = parity.merged((float(np.copysign(evidence, found.value)), sigma), found[:2])
+    doubt = 0.0 if found.nats > 0 else np.sqrt(2) * value
+    return case._replace(goal=(value, float(np.hypot(sigma, doubt))), nats=found.nats)
+
+
+def _aberration(spec: Any, modality: Modality, geometry: Any) -> float:
+    return float(next(iter(modality.derived(spec, geometry=geometry).values())))
+
+
+def _held(cases: Sequence[_Case], modality: Modality, geometry: Any, how: Lanes) -> list[_Case]:
+    """The estimates fitted anew with their aberrations held."""
+    if not cases:
+        return []
+    links = [parity.link(modality, geometry, c.estimate.spec, c.goal, c.estimate.box, c.covariance) for c in cases]
+    problems = [c.estimate.problem._replace(link=link) for c, (link, _, _) in zip(cases, links, strict=True)]
     starts = [start for _, start, _ in links]
 
     def restarted(family: str) -> list[fits.Fit]:
-        return fits.restart(problems, [next(f for f in e.fits if f.family == family) for e in found], starts, how=how)
+        own = [next(f for f in c.estimate.fits if f.family == family) for c in cases]
+        return fits.restart(problems, own, starts, how=how)
 
     families = at_once(restarted, fits.FAMILIES, ("near zero", problems[0].modality, problems[0].block))
-    best_first = [sorted(pair, key=lambda f: -f.log_evidence) for pair in zip(*families, strict=True)]
-    return [estimate._replace(fits=pair) for estimate, pair in zip(found, best_first, strict=True)]
+    pairs = zip(*families, strict=True)
+    return [_fitted(c, pair, response, modality) for c, pair, (_, _, response) in zip(cases, pairs, links, strict=True)]
+
+
+def _fitted(case: _Case, pair: Sequence[fits.Fit], response: np.ndarray, modality: Modality) -> _Case:
+    found, box = sorted(pair, key=lambda f: -f.log_evidence), case.estimate.box
+    spec = from_vector(modality.Spec, modality.FIELDS, theta_of(box, found, names(modality.FIELDS), {}))
+    added = np.outer(response, response) * case.goal[1] ** 2
+    return case._replace(estimate=case.estimate._replace(spec=spec, fits=found, added=added))

@@ -65,7 +65,7 @@ def merged(evidence: tuple[float, float], measured: tuple[float, float]) -> tupl
     """Value and 1 sigma, waves, from the evidence's and those of `small`.
 
     The evidence knows c^2, so its sigma of c grows as 1/c towards zero: it is taken at the value of `small`, not at its own.
-    Its sign, which the twins' contest gave it, stands unless `small` is sure of another; all of it where `small` has no value.
+    Its sign stands unless `small` is sure of another; all of it where `small` has no value.
     """
     value, sigma = measured
     if not np.isfinite(value):
@@ -120,29 +120,43 @@ class Question(NamedTuple):
     spec: Any
 
 
+class Measured(NamedTuple):
+    """An aberration and its 1 sigma, waves; NaN where the simulated measurements do not tell two aberrations apart.
+
+    `nats`: by how many its sign is preferred, 0 where the specimen tells none.
+    """
+
+    value: float
+    sigma: float
+    nats: float
+
+
+UNKNOWN = Measured(float("nan"), float("nan"), 0.0)
+
+
 def small(
     questions: Sequence[Question], modality: Modality, geometry: Any, *, seed: int = 0, how: Lanes = ONE
-) -> list[tuple[float, float]]:
+) -> list[Measured]:
     """The aberration (the modality's one derived combination, near zero) whose restorations explain the counts, in its unit.
 
     Args:
         questions: one per stack; `TRADE_OFF[0]` of their specs is moved.
         seed: of the simulated noise.
-
-    Returns:
-        (value, 1 sigma) per stack; NaN where the simulated measurements do not tell two aberrations apart.
     """
     judge = explain.judge_of(pitch_um(geometry))
     stacks = [_stack(question, modality, geometry) for question in questions]
     scale, key = SCALES[judge], jax.random.key(seed)
     flat, ends = [at(0.0) for at in stacks], (-scale.simulated, scale.simulated)
-    found = explain.specimens(flat, judge, how=how)
+    laws = explain.laws_of(flat, judge)
+    found = explain.specimens(flat, judge, laws=laws, how=how)
     pairs = []
     for at, here, x in zip(stacks, flat, found, strict=True):
         drawn = [np.asarray(_drawn(key, at(end).operator, x, here.background)) for end in ends]
         high, low = at(scale.probe), at(-scale.probe)
         pairs += [(high._replace(counts=y), low._replace(counts=y)) for y in (here.counts, *drawn)]
-    told = explain.margins(pairs, judge, how=how)
+    simulated = explain.laws_of([first for first, _ in pairs[1::3]], judge)  # of either: they are of one specimen
+    each = [law for own, other in zip(laws, simulated, strict=True) for law in (own, other, other)]
+    told = explain.margins(pairs, judge, laws=each, how=how)
     return [_value(*three, scale) for three in zip(told[::3], told[1::3], told[2::3], strict=True)]
 
 
@@ -154,15 +168,16 @@ def _stack(question: Question, modality: Modality, geometry: Any) -> Stack:
     return lambda value: case(_at(modality, question.spec, geometry, value))
 
 
-def _value(odd: explain.Margin, below: explain.Margin, above: explain.Margin, scale: Scale) -> tuple[float, float]:
+def _value(odd: explain.Margin, below: explain.Margin, above: explain.Margin, scale: Scale) -> Measured:
     """Linear between the two simulated measurements, whose noise counts too."""
     slope = (above.nats - below.nats) / (2 * scale.simulated)
     if not slope > 0:
-        return float("nan"), float("nan")
+        return UNKNOWN
     value = (odd.nats - (above.nats + below.nats) / 2) / slope
     toward = value / scale.simulated / 2
     noise = np.hypot(odd.noise, np.hypot((0.5 - toward) * below.noise, (0.5 + toward) * above.noise)) / slope
-    return value, float(np.hypot(noise, np.hypot(scale.floor, scale.share * value)))
+    nats = slope * value**2 / scale.probe if odd.contrast > explain.TELLING else 0.0  # bilinear in value and probe
+    return Measured(value, float(np.hypot(noise, np.hypot(scale.floor, scale.share * value))), nats)
 
 
 def _at(modality: Modality, spec: Any, geometry: Any, value: float) -> Any:

@@ -83,15 +83,17 @@ def window_factor(n: int, block: int) -> float:
     return float(np.sum(cover) ** 2 / np.sum(cover**2) / (len(starts) * block))
 
 
-def block_shape(shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_um: float = 2.5) -> tuple[int, ...]:
+def block_shape(
+    shape: tuple[int, ...], pitch_um: tuple[float, ...], *, extent_um: float = 2.5, least: int = 64
+) -> tuple[int, ...]:
     """Block of the Welch average, shrunk to lengths that real FFTs like.
 
-    Volumes: 64 samples per axis, or `extent_um` where that is more (at most 128). Images: the whole field up to 512, because
-    a coherent PSF has far sidelobes and 2-D is cheap.
+    Volumes: `least` samples per axis, or `extent_um` where that is more (at most 128). Images: the whole field up to 512,
+    because a coherent PSF has far sidelobes and 2-D is cheap.
     """
     sizes = []
     for n, pitch in zip(shape, pitch_um, strict=True):
-        wanted = min(n, 512 if len(shape) == 2 else max(64, min(128, math.ceil(extent_um / pitch))))
+        wanted = min(n, 512 if len(shape) == 2 else max(least, min(128, math.ceil(extent_um / pitch))))
         while scipy.fft.next_fast_len(wanted, real=True) != wanted:
             wanted -= 1
         sizes.append(wanted)

@@ -141,7 +141,7 @@ def _signed(
     found: list[Estimate], cases: Sequence[Case], modality: Modality, geometry: Any, how: Lanes
 ) -> tuple[list[Estimate], Any, float | None]:
     """The spec or its twin, whichever the stacks together prefer."""
-    signed = decided(found, [case.sample for case in cases], modality, geometry, how)
+    signed = decided(found, [case.sample for case in cases], [None] * len(found), modality, geometry, how)
     if signed[0][2] is None:
         return found, found[0].spec, None
     own = names(modality.FIELDS)
@@ -161,7 +161,7 @@ def _near_zero(
         return found, spec, covariance
     flatter = parity.matched(modality, spec, flat, found[0].box)
     questions = [parity.Question(*with_read_noise(case.sample), flatter) for case in cases]
-    measured = parity.pooled(parity.small(questions, modality, flat, seed=seed, how=how))
+    measured = parity.pooled([one[:2] for one in parity.small(questions, modality, flat, seed=seed, how=how)])
     goal = parity.merged(next(iter(derived.values())), measured)
     root = np.sqrt(len(found))  # the stacks carry one link together
     for _ in range(RELINKED):

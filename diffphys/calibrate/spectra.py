@@ -17,6 +17,7 @@ from diffphys.types import Array
 
 KNOTS = 8
 POSITION = np.linspace(np.log(0.02**2), np.log(0.9**2), KNOTS)  # ln of squared frequency, cycles per pixel
+MIDDLE = float(np.exp(POSITION.mean()))  # squared frequency at which the Matérn family has its level
 WINDOW_SD = 0.5  # of the log power of a depth window over the stack's
 DIRECTION_SD = np.array([0.5, 0.3, 0.3, 1.0, 1.0, 1.0, 1.0])  # of ln kappa, two axial terms, four lateral ones
 
@@ -101,20 +102,23 @@ def screen(isotropy: float) -> Spectrum:
 
 
 def matern(isotropy: float, *, directions: int = len(DIRECTION_SD)) -> Spectrum:
-    """Radial part a - p log(nu_c^2 + nu^2), psi = (directions, a, p, ln nu_c).
+    """Radial part a - p log((nu_c^2 + nu^2) / (nu_c^2 + nu_0^2)), psi = (directions, a, p, ln nu_c).
+
+    a is the level at nu_0, in the middle of the frequencies: at 0, where nothing is measured, it would go with p and nu_c.
 
     Args:
         isotropy: lateral pixel / plane distance; the value of kappa for a specimen that is isotropic in micrometres.
     """
 
     def radial(psi: Array, squared: Array) -> Array:
-        return psi[0] - psi[1] * jnp.log(jnp.exp(2 * psi[2]) + squared)
+        knee2 = jnp.exp(2 * psi[2])
+        return psi[0] - psi[1] * jnp.log((knee2 + squared) / (knee2 + MIDDLE))
 
     return _family(
         radial,
         isotropy,
         directions=directions,
-        start=np.array([-4.0, 2.0, -3.0]),
+        start=np.array([3.8, 2.0, -3.0]),
         mean=np.array([0.0, 2.0, -3.0]),
         precision=np.diag(np.array([1e3, 2.2, 4.5]) ** -2.0),
         low=np.array([-60.0, 0.3, -7.0]),

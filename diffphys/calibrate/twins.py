@@ -21,15 +21,18 @@ Signed = tuple[Estimate, Any, float | None]  # the estimate, its spec, how many 
 
 
 def decided(
-    found: Sequence[Estimate], samples: Sequence[Sample], modality: Modality, geometry: Any, how: Lanes
-) -> list[Signed]:
+    found: Sequence[Estimate], samples: Sequence[Sample], small: Sequence[Signed | None], modality: Modality, geometry: Any,
+    how: Lanes,
+) -> list[Signed]:  # fmt: skip
     """Per stack the spec or its twin, whichever restorations prefer, and by how many nats: 0 where they tell nothing, None
-    where there is no twin. An unsure sign counts as an error of the estimate."""
-    signed: list[Signed | None] = []
+    where there is no twin. An unsure sign counts as an error of the estimate. `small` are decided already (`near_zero`)."""
+    signed = list(small)
     contests, contestants = [], []
     for number, (estimate, sample) in enumerate(zip(found, samples, strict=True)):
+        if signed[number] is not None:
+            continue
         rival, twin, known = _rival(estimate, sample, modality, geometry)
-        signed.append(known)
+        signed[number] = known
         if known is None:
             photons, background = with_read_noise(sample)
             contests.append(

@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 from diffphys.calibrate.periodogram import Frequencies, block_shape, fold, frequencies, multiplicity, periodogram
-from diffphys.calibrate.spectra import matern
+from diffphys.calibrate.spectra import MIDDLE, matern
 from diffphys.noise import Detector, to_photons
 from diffphys.spec import pitch_um
 from diffphys.types import Modality
@@ -36,7 +36,14 @@ class Prior(NamedTuple):
     @property
     def psi(self) -> np.ndarray:
         """(4,) in the order of `diffphys.calibrate.spectra.matern(directions=1)`."""
-        return np.array(self[:4], np.float64)
+        fall = self.exponent * np.log(np.exp(2 * self.log_corner) + MIDDLE)
+        return np.array([self.log_stretch, self.log_amplitude - fall, self.exponent, self.log_corner])
+
+    @classmethod
+    def of(cls, psi: np.ndarray, mean: float) -> Prior:
+        """From `psi`."""
+        stretch, level, exponent, corner = (float(v) for v in psi)
+        return cls(stretch, level + exponent * float(np.log(np.exp(2 * corner) + MIDDLE)), exponent, corner, mean)
 
     def scaled(self, factor: float) -> Prior:
         """The prior of `factor` times the specimen."""
@@ -62,7 +69,7 @@ def of_specimen(x: np.ndarray, geometry: Any, *, peak: float, periodic: bool = F
         statistic = periodogram(x[None], block=x.shape, finer=ones)
         power, weight, smoothing = statistic.cross[0, 0], statistic.weight, statistic.smoothing
     psi = _fit(power, weight, smoothing, at, np.ones(()), 1e-12 * float(power.max()))
-    return Prior._make([*psi.tolist(), float(x.mean())]).scaled(1 / peak)
+    return Prior.of(psi, float(x.mean())).scaled(1 / peak)
 
 
 def of_stack(modality: Modality, spec: Any, y: np.ndarray, *, geometry: Any, detector: Detector) -> tuple[Prior, float]:
@@ -87,7 +94,7 @@ def of_stack(modality: Modality, spec: Any, y: np.ndarray, *, geometry: Any, det
     if not peak > 0:
         raise ValueError("the stack is no brighter than its background: no prior can be fitted to it")
     mean = float((signal / modulation).mean()) / float(real[(0, *(0,) * len(shape))])
-    return Prior._make([*psi.tolist(), mean]).scaled(1 / peak), peak
+    return Prior.of(psi, mean).scaled(1 / peak), peak
 
 
 def _fit(power: np.ndarray, weight: np.ndarray, smoothing: Any, at: Frequencies, gain: np.ndarray, noise: float) -> np.ndarray:

@@ -221,12 +221,14 @@ def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator, sample: int = 
 
     def objective(q: np.ndarray) -> tuple[float, np.ndarray]:
         knee2 = np.exp(2 * q[1])
-        log_s = np.clip(q[0] - q[2] * np.log(knee2 + nu2), -60, 60)
-        s = np.exp(log_s)
+        square = knee2 + nu2
+        log_square = np.log(square)
+        s = np.exp(np.clip(q[0] - q[2] * log_square, -60, 60))
         gain = 1 + s * weight
-        slope = s * weight / gain - s * power / gain**2
-        by = np.stack([np.ones_like(nu2), -2 * q[2] * knee2 / (knee2 + nu2), -np.log(knee2 + nu2)])
-        return float(np.mean(np.log(gain) - s * power / gain)), by @ slope / nu2.size
+        seen = s * power / gain
+        slope = (s * weight - seen) / gain
+        by = np.sum(slope), -2 * q[2] * knee2 * np.sum(slope / square), -np.sum(slope * log_square)
+        return float(np.mean(np.log(gain) - seen)), np.array(by) / nu2.size
 
     excess = max(float(np.mean(power - weight)) / max(float(np.mean(weight**2)), 1e-30), 1e-12)
     knee, p = np.log(0.02), 1.5
