@@ -24,7 +24,7 @@ from diffphys.types import Array, Modality
 FAMILIES = ("matern", "spline")
 WARM_UP, SIFT, JOINT, POLISH = 8, 6, 14, 40  # iterations
 KEPT, FINALISTS = 5, 2  # starts after the sieve (in 10 simulated draws the best was never below rank 3 there), and at the end
-APART = 0.05  # of a box-scaled parameter: below, two starts have found the same
+APART = 0.15  # of a box-scaled parameter: below, two starts have found the same
 SOFT = 2e-3
 
 
