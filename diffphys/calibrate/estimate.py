@@ -129,9 +129,9 @@ class _Work:
     @property
     def coarse(self) -> fits.Problem:
         """The problem in smaller blocks, for the search."""
-        if self.depths is not None:
-            return self.problem
         block = block_shape(self.geometry.shape, pitch_um(self.geometry), least=SEARCHED)
+        if self.depths is not None or block == self.block:
+            return self.problem
         statistic = periodogram(self.flat, block=block, finer=self.finer)
         return self.problem._replace(block=self.modality.block(self.geometry, block), statistic=statistic)
 
@@ -158,7 +158,6 @@ def estimates(samples: Sequence[Sample], modality: Modality, geometry: Any, how:
     tell(0.05, "search over the ranges")
     finalists = fits.search([work.coarse for work in works], [work.starts for work in works], how=how)
     tell(0.4, "evidence under two spectra")
-
     _keep(works, fits.settle_both(problems, finalists, how=how))
     again = [work for work in works if work.modulating]
     for number in range(1, PASSES if again else 1):
