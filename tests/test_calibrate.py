@@ -178,10 +178,11 @@ def test_matern_has_its_level_in_the_middle_and_falls_by_its_power():
     assert log_s(4e4) - log_s(4e2) == pytest.approx(-power * np.log(100.0), rel=1e-3)
 
 
-def test_starts_that_found_the_same_are_one():
-    thetas = np.array([[0.5, 0.1], [0.52, 0.08], [0.5, 0.3], [-0.9, 0.1]])
-    np.testing.assert_array_equal(fit._different(thetas), thetas[[0, 2]])
-    np.testing.assert_array_equal(fit._different(thetas[:2]), thetas[:1])
+def test_finalists_are_the_best_and_the_farthest_that_has_not_lost():
+    thetas = np.array([[0.5, 0.1], [0.52, 0.0], [0.5, 0.3], [-0.2, 0.1], [-0.9, 0.1]])
+    np.testing.assert_array_equal(fit._spread(thetas, np.array([7.0, 7.1, 8.0, 9.0, 20.0])), thetas[[0, 3]])
+    np.testing.assert_array_equal(fit._spread(thetas, np.array([7.0, 7.1, 30.0, np.nan, np.inf])), thetas[:1])
+    np.testing.assert_array_equal(fit._spread(thetas, np.full(5, np.inf)), thetas[:1], "a search that failed ends somewhere")
 
 
 def test_either_family_goes_on_from_where_the_other_ended(monkeypatch):

@@ -25,6 +25,7 @@ FAMILIES = ("matern", "spline")
 WARM_UP, SIFT, JOINT, POLISH = 8, 6, 14, 40  # iterations
 KEPT, FINALISTS = 5, 2  # starts after the sieve (in 10 simulated draws the best was never below rank 3 there), and at the end
 APART = 0.15  # of a box-scaled parameter: below, two starts have found the same
+OPEN = 3.0  # nats: no further behind the best, a start has not lost; the screening spectrum sees little in dim specimens
 SOFT = 2e-3
 
 
@@ -208,15 +209,19 @@ def search(problems: Sequence[Problem], thetas: Sequence[np.ndarray], *, how: La
         sifted = _each(_minimised, model, data, warm, SIFT, how)
         kept = [q[_order(value)[:KEPT]] for q, value in sifted]
         found = _each(_minimised, model, data, kept, JOINT, how)
-    return [_different(q[_order(value), : model.parameters]) for q, value in found]
+    ends = [[np.concatenate(pair) for pair in zip(*both, strict=True)] for both in zip(found, sifted, strict=True)]
+    return [_spread(q[:, : model.parameters], value) for q, value in ends]
 
 
-def _different(thetas: np.ndarray) -> np.ndarray:
-    """The first FINALISTS of (S, P) points that are apart."""
-    kept = thetas[:1]
-    for theta in thetas[1:]:
-        if len(kept) < FINALISTS and np.abs(kept - theta).max(axis=1).min() > APART:
-            kept = np.concatenate([kept, theta[None]])
+def _spread(thetas: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """The best of (S, P) points, then those far from it among the ones that have not lost, at most FINALISTS."""
+    best = _order(value)[0]
+    kept, others = thetas[best][None], thetas[value < value[best] + OPEN]
+    while len(kept) < FINALISTS and len(others):
+        away = np.abs(others[:, None] - kept).max(axis=2).min(axis=1)
+        if away.max() <= APART:
+            break
+        kept = np.concatenate([kept, others[[int(np.argmax(away))]]])
     return kept
 
 
