@@ -162,3 +162,25 @@ def test_a_gaussian_field_tells_no_sign(family, tells):
     (margin,) = sign.margins([contest], confocal, GEOMETRY)
     assert (margin.contrast > explain.TELLING) == tells
     assert not tells or margin.nats > 100
+
+
+def test_what_is_held_is_held_exactly_as_far_as_the_box_allows():
+    """The link is linear in the parameters; an index far from the one it was made at leaves a hundredth of a wave."""
+    box = Box.of(confocal.FIELDS, RANGES)
+    off = spec_of(spherical_aberr=0.03, refractive_index=1.51)
+    held = parity.held(confocal, off, GEOMETRY, -0.02, box)
+    assert float(confocal.derived(held, geometry=GEOMETRY)["c_tot"]) == pytest.approx(-0.02, abs=1e-5)
+    assert float(held.z_step) == pytest.approx(20.0, abs=1e-3) and float(held.refractive_index) == pytest.approx(1.51, abs=1e-5)
+    edge = parity.held(confocal, off, GEOMETRY, 5.0, box)
+    assert float(edge.spherical_aberr) == pytest.approx(RANGES["spherical_aberr"][1])
+
+
+def test_models_that_compete_share_one_torus_whatever_their_specs():
+    """A wider PSF would be given a wider margin, and a model with more unknowns explains anything better."""
+    near, far, geometry = spec_of(), spec_of(spherical_aberr=0.2), replace(GEOMETRY, shape=(24, 96, 96))
+    own, wide = (bind(confocal, spec, geometry=geometry) for spec in (near, far))
+    assert own.specimen != wide.specimen
+    case = explain.models(np.ones(geometry.shape), 0.0, near, confocal, geometry)
+    one, other = (case(at).operator for at in (near, far))
+    assert one.specimen == one.grid == other.specimen == other.grid == own.specimen
+    np.testing.assert_allclose(one.spectrum, own.spectrum, atol=1e-5)

@@ -148,9 +148,9 @@ def _fitted(
     for family in fits.FAMILIES:
         own = [n for n, e in enumerate(found) if e.fits[0].family == family]
         if own:
-            again = fits.restart([problems[n] for n in own], [found[n].fits[0] for n in own], [thetas[n] for n in own], how=how)
-            for n, fit in zip(own, again, strict=True):
-                ended[n] = fit.q[0, : thetas[n].size].astype(np.float64)
+            again = fits.ends([problems[n] for n in own], [found[n].fits[0] for n in own], [thetas[n] for n in own], how=how)
+            for n, theta in zip(own, again, strict=True):
+                ended[n] = theta
     return ended
 
 

@@ -8,6 +8,8 @@ Econometrica 55:703, 1987; Conley, J. Econometrics 92:1, 1999).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -66,25 +68,29 @@ def larger(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def propagated(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
     """The modality's derived quantities with the error that the covariance of the spec implies: name -> (value, 1 sigma)."""
-    found = _derived(modality, geometry, spec)
+    found = derivatives(modality, geometry, as_vector(spec, modality.FIELDS))
     return {name: (value, float(np.sqrt(max(slope @ covariance @ slope, 0.0)))) for name, (value, slope) in found.items()}
 
 
 def doubled(modality: Modality, geometry: Any, spec: Any, covariance: np.ndarray) -> np.ndarray:
     """(P, P) what an unknown sign of the derived quantities adds to the covariance: errors of 0 or twice their value."""
     added = np.zeros_like(covariance)
-    for value, slope in _derived(modality, geometry, spec).values():
+    for value, slope in derivatives(modality, geometry, as_vector(spec, modality.FIELDS)).values():
         response = covariance @ slope / max(slope @ covariance @ slope, 1e-300)
         added += np.outer(response, response) * 2 * value**2
     return added
 
 
-def _derived(modality: Modality, geometry: Any, spec: Any) -> dict[str, tuple[float, np.ndarray]]:
-    """Name -> value and its gradient in the spec."""
+def derivatives(modality: Modality, geometry: Any, vector: Any) -> dict[str, tuple[float, np.ndarray]]:
+    """Name -> a derived quantity and its gradient (P,) in the spec's parameters (P,)."""
+    values, slopes = _derivatives(modality, geometry)(vector)
+    return {name: (float(value), np.asarray(slopes[name], np.float64)) for name, value in values.items()}
+
+
+@lru_cache(maxsize=32)
+def _derivatives(modality: Modality, geometry: Any) -> Callable[[Any], Any]:
 
     def of(vector: Any) -> Any:
         return modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry)
 
-    vector = as_vector(spec, modality.FIELDS)
-    values, slopes = of(vector), jax.jacfwd(of)(vector)
-    return {name: (float(value), np.asarray(slopes[name], np.float64)) for name, value in values.items()}
+    return jax.jit(lambda vector: (of(vector), jax.jacfwd(of)(vector)))

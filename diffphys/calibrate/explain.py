@@ -9,6 +9,7 @@ prefer the sharper PSF.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -50,10 +51,17 @@ def models(
     the same number of unknowns."""
     part = brightest(photons, largest)
     local = modality.block(geometry, part.shape)
-    specimen = bind(modality, spec, geometry=local).specimen
+    margin = tuple(w.start for w in bind(modality, spec, geometry=local).window)
     counts, light = np.maximum(part, 0.0).astype(np.float32), np.float32(background)
     pitch = np.asarray(pitch_um(local))
-    return lambda at: Case(bind(modality, at, geometry=local, specimen=specimen), counts, light, pitch)
+    bound = _bound(modality, local, margin)
+    return lambda at: Case(bound(at), counts, light, pitch)
+
+
+@lru_cache(maxsize=32)
+def _bound(modality: Modality, geometry: Any, margin: tuple[int, ...]) -> Callable[[Any], Operator]:
+    """`bind`, compiled."""
+    return jax.jit(lambda spec: bind(modality, spec, geometry=geometry, margin=margin))
 
 
 def brightest(photons: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -87,13 +95,14 @@ class Margin(NamedTuple):
     contrast: float = np.inf
 
 
-def specimens(
+def restorations(
     cases: Sequence[Case], judge: str, *, laws: Sequence[Any] | None = None, iterations: int = FITTED, how: Lanes = ONE
-) -> list[Any]:
-    """A restoration per case, photons per voxel, on the specimen; `laws` as of `glances`, `iterations` Richardson-Lucy's."""
+) -> list[Glance]:
+    """A restoration per case, photons per voxel, on the specimen; `laws` as of `glances`, `iterations` Richardson-Lucy's, whose
+    contrast is infinite."""
     if judge == "network":
-        return [found.x for found in glances(cases, laws=laws)]
-    return over(_restored, (iterations,), [case[:3] for case in cases], how)
+        return glances(cases, laws=laws)
+    return [Glance(x, np.inf) for x in over(_restored, (iterations,), [case[:3] for case in cases], how)]
 
 
 def glances(cases: Sequence[Case], *, network: str = JUDGE, laws: Sequence[Any] | None = None) -> list[Glance]:
@@ -113,19 +122,26 @@ def laws_of(cases: Sequence[Case], judge: str) -> list[Any]:
     return at_once(lambda case: fitted_spectrum(_problem(case), sample=SAMPLE)[0], cases, ("laws", *_sizes(cases)))
 
 
+Pair = tuple[Case, Case]  # of the same counts
+
+
 def margins(
-    pairs: Sequence[tuple[Case, Case]], judge: str, *, laws: Sequence[Any] | None = None, iterations: int = FITTED,
-    how: Lanes = ONE,
-) -> list[Margin]:  # fmt: skip
-    """A margin per pair of cases of the same counts; `laws` per pair, `iterations` are Richardson-Lucy's."""
-    if judge == "network":
-        firsts = [first for first, _ in pairs]
-        own = laws_of(firsts, judge) if laws is None else laws  # one for both: fitted to each, it would differ by chance
-        found = glances([case for pair in pairs for case in pair], laws=[law for law in own for _ in range(2)])
-    else:
-        flat = [case for pair in pairs for case in pair]
-        found = [Glance(x, np.inf) for x in specimens(flat, judge, iterations=iterations, how=how)]
-    return [_margin(*pair, *both) for pair, *both in zip(pairs, found[::2], found[1::2], strict=True)]
+    pairs: Sequence[Pair], judge: str, *, laws: Sequence[Any] | None = None, iterations: int = FITTED, how: Lanes = ONE
+) -> list[Margin]:
+    """A margin per pair; `laws` per pair, `iterations` are Richardson-Lucy's."""
+    own = laws_of([first for first, _ in pairs], judge) if laws is None else laws
+    cases, each = both(pairs, own)
+    return compared(pairs, restorations(cases, judge, laws=each, iterations=iterations, how=how))
+
+
+def both(pairs: Sequence[Pair], laws: Sequence[Any]) -> tuple[list[Case], list[Any]]:
+    """The cases of pairs and the law of each: one for both, since fitted to each it would differ by chance."""
+    return [case for pair in pairs for case in pair], [law for law in laws for _ in range(2)]
+
+
+def compared(pairs: Sequence[Pair], found: Sequence[Glance]) -> list[Margin]:
+    """A margin per pair from the restorations of both."""
+    return [_margin(*pair, *seen) for pair, *seen in zip(pairs, found[::2], found[1::2], strict=True)]
 
 
 def _margin(one: Case, two: Case, first: Glance, second: Glance) -> Margin:

@@ -280,12 +280,19 @@ def _crossed(problems: Sequence[Problem], own: Sequence[Fit], other: Sequence[Fi
 
 def polish(problems: Sequence[Problem], family: str, q: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[Fit]:
     """Iterate to convergence from full points q, (F, Q) per stack."""
+    ended = _polished(problems, family, q, how)
+    return described(problems, family, [points for points, _ in ended], values=[value for _, value in ended], how=how)
+
+
+def _polished(
+    problems: Sequence[Problem], family: str, q: Sequence[np.ndarray], how: Lanes
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per stack where (F, Q) end, best first, and their values."""
     with problems[0].precision():
         made, dtype = [make(p, family) for p in problems], problems[0].dtype
         starts = [np.asarray(v, dtype) for v in q]
         ended = _each(_minimised, made[0][0], [m[1] for m in made], starts, POLISH, how)
-    ordered = [(points[_order(value)], value[_order(value)]) for points, value in ended]
-    return described(problems, family, [points for points, _ in ordered], values=[value for _, value in ordered], how=how)
+    return [(points[_order(value)], value[_order(value)]) for points, value in ended]
 
 
 def described(
@@ -313,12 +320,24 @@ def _fit(
 
 def restart(problems: Sequence[Problem], found: Sequence[Fit], thetas: Sequence[np.ndarray], *, how: Lanes = ONE) -> list[Fit]:
     """The best fits of one family iterated again from other box-scaled parameters (P,), noise and spectrum kept as start."""
+    return polish(problems, found[0].family, _moved(found, thetas), how=how)
+
+
+def ends(
+    problems: Sequence[Problem], found: Sequence[Fit], thetas: Sequence[np.ndarray], *, how: Lanes = ONE
+) -> list[np.ndarray]:
+    """Only the box-scaled parameters (P,) at which `restart` ends."""
+    ended = _polished(problems, found[0].family, _moved(found, thetas), how)
+    return [points[0, : theta.size].astype(np.float64) for (points, _), theta in zip(ended, thetas, strict=True)]
+
+
+def _moved(found: Sequence[Fit], thetas: Sequence[np.ndarray]) -> list[np.ndarray]:
     starts = []
     for fit, theta in zip(found, thetas, strict=True):
         q = fit.q[:1].copy()
         q[:, : theta.size] = theta
         starts.append(q)
-    return polish(problems, found[0].family, starts, how=how)
+    return starts
 
 
 def information(fit: Fit, p: int) -> np.ndarray:

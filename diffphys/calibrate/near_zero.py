@@ -17,8 +17,6 @@ from diffphys.cores import at_once
 from diffphys.spec import from_vector, names
 from diffphys.types import Modality
 
-RELINKED, HELD = 2, 1e-3  # times a small aberration is held, linear in the parameters each time; waves that are close enough
-
 
 class _Case(NamedTuple):
     """A stack that is asked: number, estimate so far, covariance, (value, 1 sigma) of the aberration: the evidence's, then the
@@ -41,12 +39,8 @@ def near_zero(
     questions = [_question(case.estimate, samples[case.number], modality, flat) for case in asked]
     told = zip(asked, parity.small(questions, modality, flat, seed=seed, how=how), strict=True)
     cases = [_measured(case, value) for case, value in told if np.isfinite(value.value)]
-    for _ in range(RELINKED):
-        cases = _held(cases, modality, flat, how)
-        done = [abs(_aberration(case.estimate.spec, modality, flat) - case.goal[0]) < HELD for case in cases]
-        for case in cases:
-            out[case.number] = (case.estimate, case.estimate.spec, case.nats)
-        cases = [case for case, held in zip(cases, done, strict=True) if not held]
+    for case in _held(cases, modality, flat, how):
+        out[case.number] = (case.estimate, case.estimate.spec, case.nats)
     return out
 
 
@@ -70,10 +64,6 @@ def _measured(case: _Case, found: parity.Measured) -> _Case:
     return case._replace(goal=(value, float(np.hypot(sigma, doubt))), nats=found.nats)
 
 
-def _aberration(spec: Any, modality: Modality, geometry: Any) -> float:
-    return float(next(iter(modality.derived(spec, geometry=geometry).values())))
-
-
 def _held(cases: Sequence[_Case], modality: Modality, geometry: Any, how: Lanes) -> list[_Case]:
     """The estimates fitted anew with their aberrations held."""
     if not cases:
@@ -88,11 +78,14 @@ def _held(cases: Sequence[_Case], modality: Modality, geometry: Any, how: Lanes)
 
     families = at_once(restarted, fits.FAMILIES, ("near zero", problems[0].modality, problems[0].block))
     pairs = zip(*families, strict=True)
-    return [_fitted(c, pair, response, modality) for c, pair, (_, _, response) in zip(cases, pairs, links, strict=True)]
+    return [
+        _fitted(c, pair, response, modality, geometry) for c, pair, (_, _, response) in zip(cases, pairs, links, strict=True)
+    ]
 
 
-def _fitted(case: _Case, pair: Sequence[fits.Fit], response: np.ndarray, modality: Modality) -> _Case:
+def _fitted(case: _Case, pair: Sequence[fits.Fit], response: np.ndarray, modality: Modality, geometry: Any) -> _Case:
     found, box = sorted(pair, key=lambda f: -f.log_evidence), case.estimate.box
     spec = from_vector(modality.Spec, modality.FIELDS, theta_of(box, found, names(modality.FIELDS), {}))
+    spec = parity.held(modality, spec, geometry, case.goal[0], box)
     added = np.outer(response, response) * case.goal[1] ** 2
     return case._replace(estimate=case.estimate._replace(spec=spec, fits=found, added=added))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffphys.calibrate import explain
+from diffphys.calibrate.covariance import derivatives
 from diffphys.calibrate.fit import Link
 from diffphys.calibrate.lanes import ONE, Lanes
 from diffphys.operator import Operator
@@ -89,17 +90,20 @@ def link(
     modality: Modality, geometry: Any, spec: Any, goal: tuple[float, float], box: Box, covariance: np.ndarray
 ) -> tuple[Link, np.ndarray, np.ndarray]:
     """The merged value as a prior of the evidence: link in box units, start in box units, change of the spec per wave."""
-
-    def combination(vector: Any) -> Any:
-        return next(iter(modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry).values()))
-
     here = as_vector(_at(modality, spec, geometry, goal[0]), modality.FIELDS)
-    gradient = np.asarray(jax.grad(combination)(here), np.float64)
+    ((_, gradient),) = derivatives(modality, geometry, here).values()
     start = np.clip(np.asarray(box.encode(here), np.float64), -1.0, 1.0)
+    ((value, _),) = derivatives(modality, geometry, box.decode(jnp.asarray(start, jnp.float32))).values()
     slope = gradient * np.asarray(box.half, np.float64)
-    target = goal[0] - float(combination(box.decode(jnp.asarray(start, jnp.float32)))) + slope @ start
+    target = goal[0] - value + slope @ start
     response = covariance @ gradient / (gradient @ covariance @ gradient)
     return Link(slope, float(target), FIRM), start, response
+
+
+def held(modality: Modality, spec: Any, geometry: Any, value: float, box: Box) -> Any:
+    """The spec at this aberration, as far as the box allows; a fit keeps to it as linear in the parameters, to 0.01 waves."""
+    inside = np.clip(np.asarray(box.encode(as_vector(_at(modality, spec, geometry, value), modality.FIELDS))), -1.0, 1.0)
+    return from_vector(modality.Spec, modality.FIELDS, box.decode(jnp.asarray(inside)))
 
 
 def matched(modality: Modality, spec: Any, geometry: Any, box: Box) -> Any:
@@ -145,19 +149,30 @@ def small(
     """
     judge = explain.judge_of(pitch_um(geometry))
     stacks = [_stack(question, modality, geometry) for question in questions]
-    scale, key = SCALES[judge], jax.random.key(seed)
-    flat, ends = [at(0.0) for at in stacks], (-scale.simulated, scale.simulated)
+    scale, count = SCALES[judge], len(stacks)
+    flat = [at(0.0) for at in stacks]
+    probed = [(at(scale.probe), at(-scale.probe)) for at in stacks]
     laws = explain.laws_of(flat, judge)
-    found = explain.specimens(flat, judge, laws=laws, how=how)
-    pairs = []
-    for at, here, x in zip(stacks, flat, found, strict=True):
-        drawn = [np.asarray(_drawn(key, at(end).operator, x, here.background)) for end in ends]
-        high, low = at(scale.probe), at(-scale.probe)
-        pairs += [(high._replace(counts=y), low._replace(counts=y)) for y in (here.counts, *drawn)]
-    simulated = explain.laws_of([first for first, _ in pairs[1::3]], judge)  # of either: they are of one specimen
-    each = [law for own, other in zip(laws, simulated, strict=True) for law in (own, other, other)]
-    told = explain.margins(pairs, judge, laws=each, how=how)
-    return [_value(*three, scale) for three in zip(told[::3], told[1::3], told[2::3], strict=True)]
+    cases, each = explain.both(probed, laws)
+    seen = explain.restorations([*flat, *cases], judge, laws=[*laws, *each], how=how)
+    odd = explain.compared(probed, seen[count:])
+    ends = _ends([glance.x for glance in seen[:count]], stacks, probed, judge, scale, seed, how)
+    return [_value(*three, scale) for three in zip(odd, *ends, strict=True)]
+
+
+def _ends(
+    specimens: Sequence[Any], stacks: Sequence[Stack], probed: Sequence[explain.Pair], judge: str, scale: Scale, seed: int,
+    how: Lanes,
+) -> tuple[list[explain.Margin], list[explain.Margin]]:  # fmt: skip
+    """The margins of measurements simulated from the specimens, below and above zero."""
+    key, pairs = jax.random.key(seed), []
+    for x, at, (high, low) in zip(specimens, stacks, probed, strict=True):
+        for end in (-scale.simulated, scale.simulated):
+            y = np.asarray(_drawn(key, at(end).operator, x, high.background))
+            pairs.append((high._replace(counts=y), low._replace(counts=y)))
+    laws = explain.laws_of([first for first, _ in pairs[::2]], judge)  # of either: they are of one specimen
+    told = explain.margins(pairs, judge, laws=[law for law in laws for _ in range(2)], how=how)
+    return told[::2], told[1::2]
 
 
 Stack = Callable[[float], explain.Case]  # the part of a stack that decides, at any aberration

@@ -22,7 +22,6 @@ from diffphys.calibrate.blind import Case, judged, prepare
 from diffphys.calibrate.covariance import doubled, propagated
 from diffphys.calibrate.estimate import Estimate, Progress, estimates, theta_of, windowed
 from diffphys.calibrate.lanes import Lanes
-from diffphys.calibrate.near_zero import RELINKED
 from diffphys.calibrate.twins import decided, plain, with_read_noise
 from diffphys.noise import Detector
 from diffphys.spec import as_vector, from_vector, names
@@ -164,11 +163,10 @@ def _near_zero(
     measured = parity.pooled([one[:2] for one in parity.small(questions, modality, flat, seed=seed, how=how)])
     goal = parity.merged(next(iter(derived.values())), measured)
     root = np.sqrt(len(found))  # the stacks carry one link together
-    for _ in range(RELINKED):
-        link, start, response = parity.link(modality, flat, spec, goal, found[0].box, covariance)
-        problems = [e.problem._replace(link=link._replace(sigma=link.sigma * root)) for e in found]
-        found = _refitted(found, problems, {}, modality, start)
-        spec = found[0].spec
+    link, start, response = parity.link(modality, flat, spec, goal, found[0].box, covariance)
+    problems = [e.problem._replace(link=link._replace(sigma=link.sigma * root)) for e in found]
+    found = _refitted(found, problems, {}, modality, start)
+    spec = parity.held(modality, found[0].spec, flat, goal[0], found[0].box)
     return found, spec, verdict.joint_covariance(found, names(modality.FIELDS)) + np.outer(response, response) * goal[1] ** 2
 
 

@@ -178,14 +178,19 @@ def finished(
 ) -> Solution:
     """An image on the field, in units, as a Solution on the specimen; not below zero."""
     field = problem.operator.window
-    around = jnp.maximum(ready.wiener.x, 0.0)
     sound = bool(np.isfinite(image).all())
-    x = around.at[field].set(jnp.maximum(jnp.asarray(image), 0.0) * ready.unit) if sound else around
+    corner = tuple(w.start for w in field)
+    x = _placed(ready.wiener.x, image, ready.unit, corner) if sound else jnp.maximum(ready.wiener.x, 0.0)
     spread = None if uncertainty is None else jnp.zeros_like(x).at[field].set(jnp.asarray(uncertainty) * ready.unit)
     if callback is not None:
         callback(1, 0.0)
     status = ready.wiener.status if sound else Status.NONFINITE
     return Solution(x, status, 1, np.zeros(0), CURVE, ready.warnings, spread)
+
+
+@jax.jit
+def _placed(around: Array, image: Array, unit: Array, corner: tuple[Array, ...]) -> Array:
+    return jax.lax.dynamic_update_slice(jnp.maximum(around, 0.0), jnp.maximum(image, 0.0) * unit, corner)
 
 
 def familiar(pitch: Any) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -101,10 +102,9 @@ def wiener(
     z, w, inverse_variance = _sufficient(problem, variance)
     if noise_to_signal is None:
         law = _fit_spectrum(z, w, problem.pitch, op) if spectrum is None else spectrum
-        inverse_s = jnp.asarray(_inverse_spectrum(law, _frequency_squared(op.grid, problem.pitch)), w.dtype)
+        inverse_s = _inverse_spectrum(jnp.asarray(law, w.dtype), problem.pitch, op.grid)
     else:
-        inverse_s = jnp.full(z.shape[1:], noise_to_signal * inverse_variance)
-    inverse_s = inverse_s.at[(0,) * inverse_s.ndim].set(0.0)
+        inverse_s = jnp.full(z.shape[1:], noise_to_signal * inverse_variance).at[(0,) * (z.ndim - 1)].set(0.0)
     x = _estimate(op, z, w, inverse_s)
     if not bool(jnp.all(jnp.isfinite(x))):
         return Solution(jnp.nan_to_num(x), Status.NONFINITE, 0, np.zeros(0), CURVE)
@@ -211,12 +211,12 @@ def _estimate(op: Operator, z: Array, w: Array, inverse_s: Array) -> Array:
 
 def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator, sample: int = SAMPLE) -> np.ndarray:
     """(a, ln nu_c, p) of the power law that fits best; all anchors see one spectrum."""
-    square = _frequency_squared(op.grid, pitch)
+    square = _frequency_squared(op.grid, np.asarray(pitch, np.float64))
     power = np.asarray(jnp.abs(z) ** 2, np.float64).reshape(len(z), -1)[:, 1:].ravel() / np.prod(op.grid)
     weight = np.asarray(w, np.float64).reshape(len(w), -1)[:, 1:].ravel()
     nu2 = np.tile(square.ravel()[1:], len(z))
     if nu2.size > sample:
-        pick = np.random.default_rng(0).choice(nu2.size, sample, replace=False)
+        pick = _picked(nu2.size, sample)
         power, weight, nu2 = power[pick], weight[pick], nu2[pick]
 
     def objective(q: np.ndarray) -> tuple[float, np.ndarray]:
@@ -236,15 +236,21 @@ def _fit_spectrum(z: Array, w: Array, pitch: Array, op: Operator, sample: int = 
     return np.asarray(scipy.optimize.minimize(objective, np.array([a, knee, p]), jac=True, method="L-BFGS-B", bounds=BOUNDS).x)
 
 
-def _inverse_spectrum(law: Any, square: np.ndarray) -> np.ndarray:
-    """1/S at the squared frequencies."""
+@lru_cache(maxsize=8)
+def _picked(size: int, sample: int) -> np.ndarray:
+    return np.random.default_rng(0).choice(size, sample, replace=False)
+
+
+@partial(jax.jit, static_argnames="grid")
+def _inverse_spectrum(law: Array, pitch: Array, grid: tuple[int, ...]) -> Array:
+    """1/S on the half grid; 0 at frequency zero: the mean is left as it is."""
     a, knee, p = law
-    return np.exp(np.clip(p * np.log(np.exp(2 * knee) + square) - a, -60, 60))
+    inverse = jnp.exp(jnp.clip(p * jnp.log(jnp.exp(2 * knee) + _frequency_squared(grid, pitch)) - a, -60, 60))
+    return inverse.at[(0,) * len(grid)].set(0.0).astype(law.dtype)
 
 
-def _frequency_squared(grid: tuple[int, ...], pitch: Array) -> np.ndarray:
+def _frequency_squared(grid: tuple[int, ...], pitch: Any) -> Any:
     """|nu|^2 on the half grid, cycles per smallest voxel."""
-    step = np.asarray(pitch, np.float64)
-    axes = [np.fft.fftfreq(n, d) for n, d in zip(grid[:-1], step[:-1], strict=True)]
-    mesh = np.meshgrid(*axes, np.fft.rfftfreq(grid[-1], step[-1]), indexing="ij", sparse=True)
-    return np.asarray(sum(m**2 for m in mesh))
+    axes = [np.fft.fftfreq(n) for n in grid[:-1]]
+    mesh = np.meshgrid(*axes, np.fft.rfftfreq(grid[-1]), indexing="ij", sparse=True)
+    return sum((nu / step) ** 2 for nu, step in zip(mesh, pitch, strict=True))
