@@ -190,7 +190,8 @@ def finished(
 
 @jax.jit
 def _placed(around: Array, image: Array, unit: Array, corner: tuple[Array, ...]) -> Array:
-    return jax.lax.dynamic_update_slice(jnp.maximum(around, 0.0), jnp.maximum(image, 0.0) * unit, corner)
+    placed = (jnp.maximum(image, 0.0) * unit).astype(around.dtype)
+    return jax.lax.dynamic_update_slice(jnp.maximum(around, 0.0), placed, corner)
 
 
 def familiar(pitch: Any) -> bool:
