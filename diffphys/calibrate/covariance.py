@@ -89,6 +89,7 @@ def derivatives(modality: Modality, geometry: Any, vector: Any) -> dict[str, tup
 
 @lru_cache(maxsize=32)
 def _derivatives(modality: Modality, geometry: Any) -> Callable[[Any], Any]:
+    """`derivatives` of a vector, compiled."""
 
     def of(vector: Any) -> Any:
         return modality.derived(from_vector(modality.Spec, modality.FIELDS, vector), geometry=geometry)

@@ -92,7 +92,7 @@ def link(
     """The merged value as a prior of the evidence: link in box units, start in box units, change of the spec per wave."""
     here = as_vector(_at(modality, spec, geometry, goal[0]), modality.FIELDS)
     ((_, gradient),) = derivatives(modality, geometry, here).values()
-    start = np.clip(np.asarray(box.encode(here), np.float64), -1.0, 1.0)
+    start = _inside(box, here)
     ((value, _),) = derivatives(modality, geometry, box.decode(jnp.asarray(start, jnp.float32))).values()
     slope = gradient * np.asarray(box.half, np.float64)
     target = goal[0] - value + slope @ start
@@ -102,8 +102,13 @@ def link(
 
 def held(modality: Modality, spec: Any, geometry: Any, value: float, box: Box) -> Any:
     """The spec at this aberration, as far as the box allows; a fit keeps to it as linear in the parameters, to 0.01 waves."""
-    inside = np.clip(np.asarray(box.encode(as_vector(_at(modality, spec, geometry, value), modality.FIELDS))), -1.0, 1.0)
-    return from_vector(modality.Spec, modality.FIELDS, box.decode(jnp.asarray(inside)))
+    inside = _inside(box, as_vector(_at(modality, spec, geometry, value), modality.FIELDS))
+    return from_vector(modality.Spec, modality.FIELDS, box.decode(jnp.asarray(inside, jnp.float32)))
+
+
+def _inside(box: Box, vector: Any) -> np.ndarray:
+    """Parameters (P,) in box units, at the edge where they lie beyond it."""
+    return np.clip(np.asarray(box.encode(vector), np.float64), -1.0, 1.0)
 
 
 def matched(modality: Modality, spec: Any, geometry: Any, box: Box) -> Any:
